@@ -1,0 +1,53 @@
+# Needs Python 3.11 or later, make and a package index; everything else goes into .venv.
+#
+#   PYTHON  the interpreter that .venv is made with (after `make clean` where there is one already)
+#   ARGS    what to pass on to the program that a target runs: make test ARGS="-k reward"
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+# Two single-threaded workers beat one with two threads on networks this small (and would fight with two each).
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+.PHONY: help install demo test test-slow lint clean
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+install: $(INSTALLED) ## make .venv with the project and all it needs
+
+# The stamp is written last: an install that was broken off leaves none, and the next one goes on from there.
+$(INSTALLED): requirements/pinned.txt requirements/no-deps.txt pyproject.toml setup.cfg
+	@rm -f $@
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "RC-NAS needs Python 3.11 or later; \
+	$(PYTHON) is %d.%d. Name another: make install PYTHON=python3.12" % sys.version_info[:2])'
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "Installing about 5 GB of packages into $(VENV), once; it takes a few minutes."
+	@$(PIP) install -r requirements/pinned.txt
+	@$(PIP) install --no-deps -r requirements/no-deps.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: install ## run the quickstart
+	@$(BIN)/python -m experiments.quickstart $(ARGS)
+
+test: install ## run the tests (minutes on two cores)
+	@$(PYTEST) $(ARGS)
+
+test-slow: install ## run the tests that train for minutes
+	@$(PYTEST) -m slow $(ARGS)
+
+lint: install ## check style and types
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m mypy
+
+clean: ## remove .venv and everything else that was made
+	@rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,215 @@
+"""Vanilla policy gradient on the hybrid action (Eq. 5), meta-trained (Algorithm 1) and fine-tuned (Algorithm 2).
+
+| symbol | here | shape |
+|---|---|---|
+| s_t | `Rollout.states[t]` | (num_envs, N_stage, state) |
+| α, β | `Rollout.alpha[t]`, `Rollout.beta[t]` | (num_envs, N_stage, 2) |
+| r_t | `Rollout.rewards[t]` | (num_envs,) |
+| M, T | `iterations`, steps until truncation | |
+
+Eq. 5 multiplies each reward with the gradient of the probability of the action that led to it; here, as in
+every vanilla policy gradient, with the gradient of its logarithm (docs/paper-notes.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from agents.agent import Envs, OnTrial
+from agents.policy import HybridPolicy, to_action
+from agents.state_encoder import StateEncoder, features
+from agents.trial import Trial, info_of, trial_of
+from rcnas_env.seeding import derive_seed
+from rcnas_env.validation import require_choice, require_integer, require_number
+
+BASELINES = ("none", "running")
+
+
+@dataclass(frozen=True)
+class VPGConfig:
+    """Settings of the learner.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
+
+    learning_rate: float = 0.01
+    """Of Adam (Kingma and Ba 2015); the paper names none."""
+    baseline: str = "none"
+    """What is subtracted from the reward: "none" (Eq. 5), or "running", the mean of all rewards so far."""
+    entropy_bonus: float = 0.0
+    """Weight of the policy's entropy in the objective; 0 is Eq. 5."""
+    gradient_clip: float = 5.0
+    """Largest L2 norm of a gradient."""
+    hidden: int = 64
+    """Width of the policy's trunk."""
+    initial_std: float = 1.0
+    """σ of every α at the start."""
+
+    def __post_init__(self) -> None:
+        require_choice("vpg.baseline", self.baseline, BASELINES)
+        require_integer("vpg.hidden", self.hidden, 1)
+        for name in ("learning_rate", "gradient_clip", "initial_std"):
+            require_number(f"vpg.{name}", getattr(self, name), minimum=0.0, exclusive_minimum=True)
+        require_number("vpg.entropy_bonus", self.entropy_bonus, minimum=0.0)
+
+
+@dataclass
+class Rollout:
+    """One iteration's experience: T steps of num_envs environments."""
+
+    states: list[Tensor]
+    alpha: list[Tensor]
+    beta: list[Tensor]
+    rewards: list[Tensor]
+    trials: list[Trial]
+
+
+@dataclass(frozen=True)
+class IterationReport:
+    """What an iteration did: its number from 0, mean reward, policy entropy (nats), gradient norm, its trials."""
+
+    iteration: int
+    mean_reward: float
+    entropy: float
+    gradient_norm: float
+    trials: tuple[Trial, ...]
+
+
+OnIteration = Callable[[IterationReport], None]
+
+
+class VPG:
+    """The paper's agent: a frozen state encoder, a hybrid policy, vanilla policy gradient.
+
+    All randomness of iteration m derives from (seed, m), so that a run that is interrupted between
+    iterations and resumed from a checkpoint goes on exactly as it would have.
+
+    Args:
+        encoder: pre-trained; frozen here.
+        config: settings of the learner.
+        seed: of initial weights, actions and environments.
+        name: what tables call this agent.
+    """
+
+    def __init__(
+        self, encoder: StateEncoder, config: VPGConfig | None = None, seed: int = 0, name: str = "RC-NAS"
+    ) -> None:
+        self.name = name
+        self.config = config or VPGConfig()
+        self.seed = require_integer("seed", seed, 0)
+        self.encoder = encoder.requires_grad_(False)
+        self.policy = HybridPolicy(
+            encoder.state,
+            encoder.stages,
+            self.config.hidden,
+            self.config.initial_std,
+            derive_seed(seed, "policy"),
+        )
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=self.config.learning_rate)
+        self.iteration, self.steps_taken = 0, 0
+        self.reward_sum, self.reward_count = 0.0, 0
+
+    def act(self, observation: Any, generator: torch.Generator | None = None) -> dict[str, np.ndarray]:
+        """The action for one observation: sampled with `generator`, the most likely one without."""
+        distribution = self.policy(self.encoder(features(observation)))
+        alpha, beta = distribution.mode() if generator is None else distribution.sample(generator)
+        return {part: value[0] for part, value in to_action(alpha, beta).items()}
+
+    def learn(self, envs: Envs, iterations: int, on_iteration: OnIteration | None = None) -> list[IterationReport]:
+        """Algorithm 1's outer loop (Algorithm 2's, in environments of T = 1 on one task), `iterations` more times.
+
+        Every iteration resets the environments, and with them the buffers.
+        """
+        reports = []
+        for _ in range(iterations):
+            report = self.step(envs)
+            reports.append(report)
+            if on_iteration:
+                on_iteration(report)
+        return reports
+
+    def step(self, envs: Envs, evaluations: int | None = None) -> IterationReport:
+        """One iteration: collect an episode of each environment, then one gradient step (Eq. 5).
+
+        Args:
+            evaluations: use no more than the first so many environments' experience; None uses all.
+        """
+        rollout = self.collect(envs, evaluations)
+        norm, entropy = self.update(rollout)
+        rewards = torch.stack(rollout.rewards)
+        report = IterationReport(self.iteration, rewards.mean().item(), entropy, norm, tuple(rollout.trials))
+        self.iteration += 1
+        return report
+
+    def collect(self, envs: Envs, evaluations: int | None = None) -> Rollout:
+        """Act until the episodes of all environments, which have the same length, are truncated."""
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, "actions", self.iteration))
+        seed = derive_seed(self.seed, "tasks", self.iteration) % 2**31
+        observation, _ = envs.reset(seed=seed, options={"steps_taken": self.steps_taken})
+        used = envs.num_envs if evaluations is None else min(evaluations, envs.num_envs)
+        rollout = Rollout([], [], [], [], [])
+        finished = False
+        while not finished:
+            states = self.encoder(features(observation))
+            with torch.no_grad():
+                alpha, beta = self.policy(states).sample(generator)
+            observation, rewards, _, truncated, infos = envs.step(to_action(alpha, beta))
+            rollout.states.append(states[:used])
+            rollout.alpha.append(alpha[:used])
+            rollout.beta.append(beta[:used])
+            rollout.rewards.append(torch.as_tensor(rewards[:used], dtype=torch.float32))
+            rollout.trials.extend(trial_of(info_of(infos, index)) for index in range(used))
+            self.steps_taken += envs.num_envs
+            finished = bool(np.all(truncated))
+        return rollout
+
+    def update(self, rollout: Rollout) -> tuple[float, float]:
+        """One gradient step on −Σ_t (r_t − b) · log π(a_t | s_t), mean over environments (Eq. 5).
+
+        Returns:
+            (gradient norm before clipping, mean entropy of the policy in nats).
+        """
+        distribution = self.policy(torch.cat(rollout.states))
+        log_probs = distribution.log_prob(torch.cat(rollout.alpha), torch.cat(rollout.beta))
+        rewards = torch.cat(rollout.rewards)
+        advantages = rewards - self._baseline(rewards)
+        episodes = len(rollout.rewards[0])
+        entropy = distribution.entropy()
+        objective = (advantages * log_probs + self.config.entropy_bonus * entropy).sum() / episodes
+        self.optimizer.zero_grad(set_to_none=True)
+        (-objective).backward()
+        norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+        return norm.item(), entropy.mean().item()
+
+    def search(self, envs: Envs, evaluations: int, on_trial: OnTrial | None = None) -> list[Trial]:
+        """Fine-tune on the environments' task with `evaluations` students; see `Agent`."""
+        trials: list[Trial] = []
+        while len(trials) < evaluations:
+            report = self.step(envs, evaluations - len(trials))
+            for trial in report.trials[: evaluations - len(trials)]:
+                trials.append(trial)
+                if on_trial:
+                    on_trial(trial)
+        return trials
+
+    def settings(self) -> dict[str, Any]:
+        """What reconstructs this agent apart from its weights, as JSON values."""
+        encoder = {k: getattr(self.encoder, k) for k in ("n_eval", "stages", "hidden", "state")}
+        return {"name": self.name, "seed": self.seed, "config": asdict(self.config), "encoder": encoder}
+
+    def _baseline(self, rewards: Tensor) -> float:
+        """b: 0, or the mean of all rewards up to and with these; a constant, so the gradient stays unbiased
+        up to the share of the present rewards in the mean."""
+        if self.config.baseline == "none":
+            return 0.0
+        self.reward_sum += float(rewards.sum())
+        self.reward_count += len(rewards)
+        return self.reward_sum / self.reward_count

@@ -1,0 +1,226 @@
+"""What a network is, without building it: a stem, stages of residual blocks, an input and a number of classes.
+
+`NetworkSpec` is frozen, validated, hashable and goes to JSON and back. `rcnas_env.networks.build` makes the
+module of one, `rcnas_env.cost.cost` its parameters and multiply-accumulates.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rcnas_env.registry import unknown_name
+from rcnas_env.validation import require_boolean, require_fields, require_integer
+
+ROBUST_EXPANSION = 4
+"""A robust stage puts out 4 × planes channels (Huang et al. 2022)."""
+
+ROBUST_MIN_PLANES = 16
+"""Below 16 planes a robust block's scales, floor(planes · 10 / 160) · 4 channels each, have none."""
+
+MAX_PLANES = 16_384
+MAX_DEPTH = 1_024
+
+
+@dataclass(frozen=True)
+class StemSpec:
+    """The first convolution, 3×3: its output `channels` and its `stride` (1, or 2 for 64×64 images)."""
+
+    channels: int = 16
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", require_integer("stem.channels", self.channels, 1, MAX_PLANES))
+        object.__setattr__(self, "stride", require_integer("stem.stride", self.stride, 1, 4))
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage: `depth` residual blocks of `planes` planes.
+
+    `downsample` gives the first block stride 2; `robust` chooses the robust block (its output has
+    4 × planes channels) over the basic one (its output has planes channels).
+
+    Raises:
+        ValueError: depth < 1, planes < 1, or planes < 16 in a robust stage.
+    """
+
+    depth: int
+    planes: int
+    downsample: bool = False
+    robust: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "depth", require_integer("stage.depth", self.depth, 1, MAX_DEPTH))
+        object.__setattr__(self, "downsample", require_boolean("stage.downsample", self.downsample))
+        object.__setattr__(self, "robust", require_boolean("stage.robust", self.robust))
+        low = ROBUST_MIN_PLANES if self.robust else 1
+        field = "stage.planes (of a robust stage)" if self.robust else "stage.planes"
+        object.__setattr__(self, "planes", require_integer(field, self.planes, low, MAX_PLANES))
+
+    @property
+    def out_channels(self) -> int:
+        """Channels that the stage puts out."""
+        return self.planes * (ROBUST_EXPANSION if self.robust else 1)
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A whole network: stem, stages, the shape of one input image (channels, height, width), classes."""
+
+    stages: tuple[StageSpec, ...]
+    stem: StemSpec = StemSpec()
+    input: tuple[int, int, int] = (3, 32, 32)
+    classes: int = 10
+
+    def __post_init__(self) -> None:
+        stages = tuple(self.stages)
+        if not stages or not all(isinstance(stage, StageSpec) for stage in stages):
+            raise ValueError(f"stages must be one StageSpec or more, got {self.stages!r}")
+        if not isinstance(self.stem, StemSpec):
+            raise ValueError(f"stem must be a StemSpec, got {self.stem!r}")
+        object.__setattr__(self, "stages", stages)
+        object.__setattr__(self, "input", require_input_shape("input", self.input))
+        object.__setattr__(self, "classes", require_integer("classes", self.classes, 2))
+
+    def with_data(self, input: tuple[int, int, int], classes: int) -> NetworkSpec:
+        """The same network for images of another shape and another number of classes."""
+        return replace(self, input=input, classes=classes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form, see `from_dict`."""
+        return {
+            "stem": {"channels": self.stem.channels, "stride": self.stem.stride},
+            "stages": [
+                {"depth": s.depth, "planes": s.planes, "downsample": s.downsample, "robust": s.robust}
+                for s in self.stages
+            ],
+            "input": list(self.input),
+            "classes": self.classes,
+        }
+
+    @classmethod
+    def from_dict(cls, value: object) -> NetworkSpec:
+        """Read the JSON form: `{"stem": {"channels", "stride"}, "stages": [{"depth", "planes", "downsample",
+        "robust"}, …], "input": [channels, height, width], "classes"}`. All fields are required.
+
+        Raises:
+            ValueError: a field is missing, unknown or out of range; the message names it.
+        """
+        fields = require_fields("network", value, ("stem", "stages", "input", "classes"))
+        stem = require_fields("stem", fields["stem"], ("channels", "stride"))
+        if not isinstance(fields["stages"], list | tuple):
+            raise ValueError(f"stages must be a list of one stage or more, got {fields['stages']!r}")
+        names = ("depth", "planes", "downsample", "robust")
+        stages = []
+        for position, entry in enumerate(fields["stages"]):
+            stage: Mapping[str, Any] = require_fields(f"stages[{position}]", entry, names)
+            try:
+                stages.append(StageSpec(**stage))
+            except ValueError as error:
+                raise ValueError(str(error).replace("stage.", f"stages[{position}].", 1)) from None
+        return cls(stages=tuple(stages), stem=StemSpec(**stem), input=fields["input"], classes=fields["classes"])
+
+    def to_json(self) -> str:
+        """The JSON form as one line."""
+        return json.dumps(self.to_dict())
+
+    @classmethod
+    def from_json(cls, text: str) -> NetworkSpec:
+        """Read `to_json`'s text.
+
+        Raises:
+            ValueError: the text is no JSON, or no network.
+        """
+        try:
+            value = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"network must be JSON, got text that is not: {error}") from None
+        return cls.from_dict(value)
+
+
+def require_input_shape(field: str, value: object) -> tuple[int, int, int]:
+    """Return `value` as (channels, height, width).
+
+    Raises:
+        ValueError: it is not three positive integers.
+    """
+    if not isinstance(value, list | tuple) or len(value) != 3:
+        raise ValueError(f"{field} must be [channels, height, width], got {value!r}")
+    channels, height, width = value
+    return (
+        require_integer(f"{field}[0] (channels)", channels, 1, 1_024),
+        require_integer(f"{field}[1] (height)", height, 1, 4_096),
+        require_integer(f"{field}[2] (width)", width, 1, 4_096),
+    )
+
+
+_ROBUST_RESNETS = {
+    "RobustResNet-A1": ((14, 14, 7), (5, 7, 3)),
+    "RobustResNet-A2": ((17, 17, 8), (7, 9, 4)),
+    "RobustResNet-A3": ((22, 22, 11), (8, 11, 5)),
+    "RobustResNet-A4": ((27, 28, 13), (10, 14, 6)),
+}
+_WIDE_RESNET = re.compile(r"WRN-(\d{1,4})-(\d{1,4})")
+NETWORK_NAMES = ("WRN-d-w", *_ROBUST_RESNETS, "WRN-34-R")
+"""Names that `named_network` knows; in WRN-d-w, d is the depth (6n + 4) and w the widening factor."""
+
+
+def _three_stages(depths: tuple[int, ...], planes: tuple[int, ...], robust: bool) -> tuple[StageSpec, ...]:
+    """Three stages of which the second and the third down-sample, as in every wide residual network."""
+    strided = (False, True, True)
+    return tuple(
+        StageSpec(depth=d, planes=p, downsample=s, robust=robust)
+        for d, p, s in zip(depths, planes, strided, strict=True)
+    )
+
+
+def _named_stages(name: str) -> tuple[StageSpec, ...]:
+    if name in _ROBUST_RESNETS:
+        depths, widths = _ROBUST_RESNETS[name]
+        return _three_stages(depths, tuple(16 * 2**i * w for i, w in enumerate(widths)), robust=True)
+    if name == "WRN-34-R":  # Huang et al. 2021: widening factors 20, 20, 8
+        return _three_stages((5, 5, 5), (320, 640, 512), robust=False)
+    match = _WIDE_RESNET.fullmatch(name) if isinstance(name, str) else None
+    if match is None:
+        raise unknown_name("network", name, (*NETWORK_NAMES, "WRN-28-10", "WRN-34-12", "WRN-46-14", "WRN-70-16"))
+    depth, width = int(match[1]), int(match[2])
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(f"network {name!r}: the depth d of WRN-d-w must be 6n + 4 with n ≥ 1 (10, 16, 22, 28, …)")
+    blocks = (depth - 4) // 6
+    return _three_stages((blocks,) * 3, tuple(16 * 2**i * width for i in range(3)), robust=False)
+
+
+def named_network(name: str, input: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> NetworkSpec:
+    """The network called `name`: any WRN-d-w, RobustResNet-A1 … A4, WRN-34-R.
+
+    From 64×64 images on the stem has stride 2 (paper, Tiny-ImageNet).
+
+    Raises:
+        UnknownNameError: no such name; the message lists the known ones and the nearest.
+        ValueError: WRN-d-w with a depth that is not 6n + 4.
+    """
+    shape = require_input_shape("input", input)
+    stem = StemSpec(channels=16, stride=2 if min(shape[1:]) >= 64 else 1)
+    return NetworkSpec(stages=_named_stages(name), stem=stem, input=shape, classes=classes)
+
+
+def read_network(name_or_file: str, input: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> NetworkSpec:
+    """A network by its name, or from the JSON file of its spec (whose own input and classes then hold).
+
+    Raises:
+        ValueError: the name is unknown, or the file holds no valid spec; the message names file and field.
+    """
+    path = Path(name_or_file)
+    if path.suffix == ".json" or path.is_file():
+        try:
+            return NetworkSpec.from_json(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ValueError(f"network file {name_or_file!r} cannot be read: {error.strerror}") from None
+        except ValueError as error:
+            raise ValueError(f"network file {name_or_file!r}: {error}") from None
+    return named_network(name_or_file, input=input, classes=classes)

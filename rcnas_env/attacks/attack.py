@@ -1,0 +1,150 @@
+"""What an attack is: an L_inf radius and one or more perturbations, run in order.
+
+Images are float32 in [0, 1], eps is in the same units, models return logits and hold their own normalisation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+BALL_TOLERANCE = 1e-6
+"""How far beyond the ball or [0, 1] float32 rounding may carry an attack; more is an error."""
+
+
+class Perturbation(Protocol):
+    """Any function that perturbs one batch: what `register_attack` takes."""
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator, /) -> Tensor:
+        """Perturb `images`.
+
+        Args:
+            model: images → logits (N, classes), in eval mode.
+            images: float32 in [0, 1], (N, channels, height, width).
+            labels: int64 (N,).
+            generator: the only source of randomness, on the images' device.
+
+        Returns:
+            A new tensor of the images' shape, in [0, 1] and within eps of `images`.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Component:
+    """One perturbation of an attack. `black_box` says that it uses no gradient: see `alarms.warn_if_black_box_wins`."""
+
+    name: str
+    perturb: Perturbation
+    black_box: bool = False
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A callable (model, images, labels, generator) → adversarial images. `run_attack` is the safe way to call it.
+
+    name: as in the registry.
+    eps: radius of the L_inf ball, in [0, 1]; 0 returns the clean images.
+    classes: how many logits the model returns.
+    components: run in order; none at all is the "clean" attack.
+    perturb_wrong: True perturbs every image, correct or not (Eq. 1 needs that), and returns what the one component
+        gives. False attacks each component's survivors only, regrouped into full batches, and returns the clean
+        image wherever no component succeeds.
+    alarms: look for the signs that a robustness figure is not to be trusted (`rcnas_env.attacks.alarms`).
+
+    Raises:
+        ValueError: several components with `perturb_wrong`: which of their images would it return?
+    """
+
+    name: str
+    eps: float
+    classes: int
+    components: tuple[Component, ...]
+    perturb_wrong: bool = True
+    alarms: bool = False
+
+    def __post_init__(self) -> None:
+        if self.perturb_wrong and len(self.components) > 1:
+            names = ", ".join(component.name for component in self.components)
+            raise ValueError(f"perturb_wrong must be False for an attack of several components, got True for {names}")
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Attack one batch as it is: without the guard, in the mode that `model` is in. See `Perturbation`."""
+        if not len(images):
+            return images.clone()
+        if self.perturb_wrong:
+            standing = torch.ones_like(labels, dtype=torch.bool)
+        else:
+            with torch.no_grad():
+                standing = is_correct(model(images), labels)
+        return self.perturb(model, images, labels, standing, generator, len(images))[0]
+
+    def perturb(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        standing: Tensor,
+        generator: torch.Generator,
+        batch_size: int,
+    ) -> tuple[Tensor, dict[str, int]]:
+        """Attack in batches; `standing`, bool (N,), says which images are classified correctly to begin with.
+
+        Returns:
+            (adversarial images, how many images each component broke; empty where `perturb_wrong`).
+
+        Raises:
+            ValueError: a component's images have another shape, are not finite, or leave the ball or [0, 1].
+        """
+        adversarial = images.clone()
+        broken: dict[str, int] = {}
+        if self.eps == 0.0:
+            return adversarial, broken
+        every = torch.arange(len(images), device=images.device)
+        survivors = every if self.perturb_wrong else every[standing]
+        for component in self.components:
+            if not len(survivors):
+                break
+            kept = []
+            for batch in survivors.split(batch_size):
+                x, y = images[batch], labels[batch]
+                candidates = into_ball(component.name, component.perturb(model, x, y, generator), x, self.eps)
+                if self.perturb_wrong:
+                    adversarial[batch] = candidates
+                    continue
+                with torch.no_grad():
+                    stands = is_correct(model(candidates), y)
+                adversarial[batch[~stands]] = candidates[~stands]
+                kept.append(batch[stands])
+            if not self.perturb_wrong:
+                broken[component.name] = len(survivors) - sum(map(len, kept))
+                survivors = torch.cat(kept)
+        return adversarial, broken
+
+
+def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Which rows of `logits` (N, classes) are highest at their label, bool (N,); a row with a NaN is not."""
+    return (logits.argmax(dim=1) == labels) & ~logits.isnan().any(dim=1)
+
+
+def into_ball(name: str, candidates: Tensor, images: Tensor, eps: float) -> Tensor:
+    """Project `candidates`, which may be off by rounding, onto the L_inf ball of `eps` around `images` and [0, 1].
+
+    Raises:
+        ValueError: another shape, or a pixel that is not finite or off by more than `BALL_TOLERANCE`.
+    """
+    if candidates.shape != images.shape:
+        shape, wanted = tuple(candidates.shape), tuple(images.shape)
+        raise ValueError(f"attack component {name!r} must return images of shape {wanted}, got {shape}")
+    candidates = candidates.detach().to(images.dtype)
+    inside = candidates.clamp(images - eps, images + eps).clamp(0.0, 1.0)
+    excess = (candidates - inside).abs().max().item()
+    if not excess <= BALL_TOLERANCE:  # so written, NaN is an error too
+        raise ValueError(
+            f"attack component {name!r} must stay in [0, 1] and within eps = {eps:g} of the images, "
+            f"got pixels off by {excess:.3g}"
+        )
+    return inside

@@ -1,0 +1,349 @@
+"""`RCNAS-v0`: the decision process of RC-NAS (paper section 3.1) as a Gymnasium environment."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+
+from rcnas_env import compression, reward
+from rcnas_env.architecture import MAX_DEPTH, MAX_PLANES, NetworkSpec
+from rcnas_env.cost import cost
+from rcnas_env.data.dataset import validate_eval_size
+from rcnas_env.evaluation.evaluator import Evaluator, make_engine
+from rcnas_env.evaluation.job import Job
+from rcnas_env.evaluation.record import Evaluation
+from rcnas_env.evaluation.store import Store, open_store
+from rcnas_env.presets import preset_entry
+from rcnas_env.rendering import RENDER_MODES, Renderer
+from rcnas_env.task import ATTACK_SOURCES, N_STAGE, FixedTasks, Task, TaskSource
+from rcnas_env.training.recipe import Recipe
+from rcnas_env.validation import require_choice, require_integer
+
+Observation = dict[str, NDArray[np.float32]]
+Tasks = Task | Sequence[Task] | TaskSource
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step under way: the action applied, the student's evaluation still to come.
+
+    job is None where Eq. 4 does not depend on the student's accuracy: nothing is trained.
+    """
+
+    task: Task
+    student: NetworkSpec
+    job: Job | None
+    annealing: float
+    started: float
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How a step was computed, as against what it gave: equal steps stay equal if one was looked up.
+
+    from_store: whether the student's evaluation was looked up.
+    seconds: wall time of the step.
+    """
+
+    from_store: bool = field(compare=False)
+    seconds: float = field(compare=False)
+
+
+class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
+    """Compress a teacher network into a student that withstands an adversarial attack within a budget.
+
+    ## One step
+    The action compresses the teacher of the current task; the student is trained adversarially from scratch,
+    attacked, and scored (Eq. 4); it joins the architecture buffer and may be a later teacher. Then the next
+    task is sampled from the data, attack and architecture buffers. Episodes never terminate; they are
+    truncated after T steps: 5 as registered (meta-training), `max_episode_steps=1` at `gym.make` for
+    fine-tuning.
+
+    ## Action space
+    `Dict(keep=Box(0, 1, (3, 2)), switch=MultiBinary((3, 2)))`, a row a stage.
+
+    | part | column 0 | column 1 |
+    |---|---|---|
+    | keep | share of the teacher's planes that remains | share of its blocks that remains |
+    | switch | 1: stride 2 at the stage's first block | 1: robust blocks |
+
+    ## Observation space
+    | part | shape | meaning |
+    |---|---|---|
+    | stages | (3, 4) | a row a stage of the teacher: planes, blocks, down-sampling (0/1), robust blocks (0/1) |
+    | lips | (n_eval,) | Eq. 1: the attacked eval images' Lipschitz coefficients on the trained teacher, ≥ 0 |
+    | cost | (n_eval,) | the teacher's multiply-accumulates an eval image, in units of 1e9 (constant) |
+
+    ## Reward
+    Eq. 4, in `info["reward_terms"]` term by term; see `rcnas_env.reward`. ε anneals from 1 to 0 over
+    `annealing_steps` environment steps, counted over episodes until a reset with a seed. Where the reward cannot depend on the
+    student's accuracy (over budget at ε = 0 or under the hard penalty) the student is not trained.
+
+    ## Info
+    | key | meaning |
+    |---|---|
+    | task, next_task | the task acted on and the one now observed, as JSON values |
+    | student | the student's spec, as JSON values |
+    | params, macs | of the student |
+    | reward_terms | every term of Eq. 4 |
+    | robust_accuracy, clean_accuracy, adversarial_loss | of the student; None where it was not trained |
+    | teacher_accuracy | Ã_teacher |
+    | diverged | the student's training did not stay finite: scored as accuracy 0 |
+    | evaluated | whether the student was trained or looked up at all |
+    | effort | an `Effort`: `from_store`, whether its evaluation was looked up, and `seconds` of wall time |
+
+    ## Arguments
+    Args:
+        preset: name of the preset that gives tasks and recipe where they are not given: "digits".
+        tasks: a Task (fine-tuning), a list of them, or a TaskSource such as TaskBuffers (meta-training).
+        recipe: how every network is trained; a Recipe, or a mapping of its fields.
+        engine: "trained", "analytic", "tabular", or an Evaluator.
+        engine_options: of an engine given by name, such as {"workers": 2}.
+        store: "default" (a folder that all runs of a user share), a folder, a store, or None (this process).
+        penalty: "annealed" (Eq. 4) or "hard" (−1 over budget; the paper's ablation).
+        annealing_steps: environment steps over which ε goes from 1 to 0; 0 means ε = 0 from the start.
+        attack_source: overrides the tasks': "student" (white box) or "teacher" (transfer, Algorithm 2).
+        training_seed: of all trainings and attacks. One seed, so that a student met again is looked up.
+        render_mode: "rgb_array", "human" or "ansi".
+
+    Raises:
+        ValueError: an argument is unknown or out of range; before any training starts.
+    """
+
+    metadata = {"render_modes": list(RENDER_MODES), "render_fps": 1}
+
+    def __init__(
+        self,
+        preset: str = "digits",
+        tasks: Tasks | None = None,
+        recipe: Recipe | Mapping[str, Any] | None = None,
+        engine: str | Evaluator = "trained",
+        engine_options: Mapping[str, Any] | None = None,
+        store: str | os.PathLike[str] | Store | None = "default",
+        penalty: str = "annealed",
+        annealing_steps: int = 500,
+        attack_source: str | None = None,
+        training_seed: int = 0,
+        render_mode: str | None = None,
+    ) -> None:
+        chosen = preset_entry(preset)
+        self.recipe = chosen.recipe if recipe is None else make_recipe(recipe)
+        self.tasks = make_task_source(chosen.buffers() if tasks is None else tasks)
+        if attack_source is not None:
+            require_choice("attack_source", attack_source, ATTACK_SOURCES)
+        self.attack_source = attack_source
+        self.penalty = require_choice("penalty", penalty, reward.PENALTIES)
+        self.annealing_steps = require_integer("annealing_steps", annealing_steps, 0)
+        self.training_seed = require_integer("training_seed", training_seed, 0)
+        if render_mode is not None:
+            require_choice("render_mode", render_mode, RENDER_MODES)
+        self.render_mode = render_mode
+        self._check_data()
+        self._owns_engine = isinstance(engine, str)
+        self.evaluator = make_engine(engine, open_store(store), **(engine_options or {}))
+        self.action_space = compression.action_space(N_STAGE)
+        self.observation_space = observation_space(self.recipe.n_eval)
+        self.steps_taken = 0
+        self._task: Task | None = None
+        self._teacher: Evaluation | None = None
+        self._renderer = Renderer()
+
+    # -- the Gymnasium interface -------------------------------------------------------------------------
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
+        """Re-initialise the buffers and sample a task.
+
+        A reset with a seed starts a new run: the annealing starts again too.
+
+        Args:
+            seed: of the tasks' sampling.
+            options: "task": the Task to start with, in place of a sampled one; "steps_taken": where in the
+                annealing to go on, for a run that is resumed or that seeds every episode.
+        """
+        super().reset(seed=seed)
+        teacher_job = self.begin_episode(seed, options)
+        observation = self.observe(self._evaluate(teacher_job))
+        return observation, {"next_task": self.task.to_dict()}
+
+    def step(self, action: Any) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """Compress, train, attack, score; then sample the next task. See the class."""
+        step = self.begin_step(action)
+        evaluation = self._evaluate(step.job) if step.job else None
+        value, info = self.score(step, evaluation)
+        observation = self.observe(self._evaluate(self.next_task()))
+        info["next_task"] = self.task.to_dict()
+        info["effort"] = Effort(info["effort"].from_store, time.perf_counter() - step.started)
+        return observation, value, False, False, info
+
+    def render(self) -> Any:
+        """Teacher and last student side by side, as the render mode says: an RGB array, text, or a window."""
+        if self.render_mode is None:
+            gym.logger.warn("render() needs a render_mode at gym.make, such as render_mode='rgb_array'")
+            return None
+        return self._renderer.render(self.render_mode)
+
+    def close(self) -> None:
+        """Let go of the engine (one that was given stays open) and of the window."""
+        if self._owns_engine:
+            self.evaluator.close()
+        self._renderer.close()
+
+    # -- the parts of reset and step, which the vector environment interleaves ---------------------------
+
+    @property
+    def task(self) -> Task:
+        """The task that the next action applies to.
+
+        Raises:
+            gym.error.ResetNeeded: before the first reset.
+        """
+        if self._task is None:
+            raise gym.error.ResetNeeded("call reset() before step()")
+        return self._task
+
+    @property
+    def annealing(self) -> float:
+        """ε of Eq. 4 at this point of the training."""
+        return reward.linear_annealing(self.steps_taken, self.annealing_steps)
+
+    def begin_episode(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Job:
+        """Re-initialise the buffers and choose a task; returns the teacher's job, which `observe` needs."""
+        self.tasks.reset()
+        options = options or {}
+        steps = options.get("steps_taken", self.steps_taken if seed is None else 0)
+        self.steps_taken = require_integer("options['steps_taken']", steps, 0)
+        given = options.get("task")
+        if given is not None and not isinstance(given, Task):
+            raise ValueError(f"options['task'] must be a Task, got {given!r}")
+        return self.next_task(given)
+
+    def next_task(self, given: Task | None = None) -> Job:
+        """Sample the next task from the buffers (or take `given`); returns its teacher's job."""
+        task = self.tasks.sample(self.np_random) if given is None else given
+        self._task = self._with_source(task)
+        return Job(task.teacher, self._task, self.recipe, self.training_seed)
+
+    def observe(self, teacher: Evaluation) -> Observation:
+        """The observation of the current task, from its teacher's evaluation."""
+        self._teacher = teacher
+        stages = [[s.planes, s.depth, s.downsample, s.robust] for s in self.task.teacher.stages]
+        lips = np.nan_to_num(np.asarray(teacher.lips, np.float32), nan=0.0, posinf=np.finfo(np.float32).max)
+        return {
+            "stages": np.asarray(stages, np.float32),
+            "lips": lips,
+            "cost": np.full(self.recipe.n_eval, teacher.macs / 1e9, np.float32),
+        }
+
+    def begin_step(self, action: Any) -> Step:
+        """Apply an action to the current task's teacher.
+
+        Raises:
+            ValueError: the action is outside the action space; nothing has changed then.
+        """
+        started = time.perf_counter()
+        task = self.task
+        student = compression.compress(task.teacher, action)
+        needed = reward.depends_on_accuracy(cost(student).macs, task.budget, self.annealing, self.penalty)
+        job = Job(student, task, self.recipe, self.training_seed) if needed else None
+        return Step(task, student, job, self.annealing, started)
+
+    def score(self, step: Step, evaluation: Evaluation | None) -> tuple[float, dict[str, Any]]:
+        """Reward and info of a step whose student has been evaluated; the student joins the buffer."""
+        assert self._teacher is not None
+        terms = reward.reward_terms(
+            cost(step.student),
+            cost(step.task.teacher),
+            step.task.budget,
+            evaluation.robust_accuracy if evaluation else None,
+            self._teacher.robust_accuracy,
+            step.annealing,
+            self.penalty,
+            smallest_accuracy=1 / self.recipe.n_eval,
+        )
+        self.tasks.add_student(step.task, step.student)
+        self.steps_taken += 1
+        self._renderer.update(step.task, step.student, terms, evaluation)
+        if self.render_mode == "human":
+            self.render()
+        return terms.reward, self._info(step, terms, evaluation)
+
+    def _info(self, step: Step, terms: reward.RewardTerms, evaluation: Evaluation | None) -> dict[str, Any]:
+        assert self._teacher is not None
+        return {
+            "task": step.task.to_dict(),
+            "student": step.student.to_dict(),
+            "params": cost(step.student).params,
+            "macs": terms.macs,
+            "reward_terms": terms.to_dict(),
+            "robust_accuracy": evaluation.robust_accuracy if evaluation else None,
+            "clean_accuracy": evaluation.clean_accuracy if evaluation else None,
+            "adversarial_loss": evaluation.adversarial_loss if evaluation else None,
+            "teacher_accuracy": self._teacher.robust_accuracy,
+            "diverged": bool(evaluation and evaluation.diverged),
+            "evaluated": evaluation is not None,
+            "effort": Effort(bool(evaluation and evaluation.from_store), time.perf_counter() - step.started),
+        }
+
+    def _evaluate(self, job: Job) -> Evaluation:
+        return self.evaluator.evaluate([job])[0]
+
+    def _with_source(self, task: Task) -> Task:
+        if self.attack_source in (None, task.attack_source):
+            return task
+        return Task(task.dataset, task.attack, task.teacher, task.budget, task.epsilon, self.attack_source or "student")
+
+    def _check_data(self) -> None:
+        """Errors that a training would run into only later: here, before any has started."""
+        names = getattr(self.tasks, "datasets", None) or [task.dataset for task in getattr(self.tasks, "tasks", ())]
+        for name in names:
+            validate_eval_size(name, self.recipe.n_eval)
+
+
+def observation_space(n_eval: int) -> spaces.Dict:
+    """The space of observations with `n_eval` eval images; see RCNASEnv."""
+    most = np.tile(np.array([MAX_PLANES, MAX_DEPTH, 1, 1], np.float32), (N_STAGE, 1))
+    return spaces.Dict(
+        {
+            "stages": spaces.Box(np.zeros_like(most), most, dtype=np.float32),
+            "lips": spaces.Box(0.0, np.inf, (n_eval,), np.float32),
+            "cost": spaces.Box(0.0, np.inf, (n_eval,), np.float32),
+        }
+    )
+
+
+def make_recipe(recipe: Recipe | Mapping[str, Any]) -> Recipe:
+    """A Recipe from one, or from a mapping of its fields.
+
+    Raises:
+        ValueError: it is neither, or a field is unknown or out of range.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, Mapping):
+        return Recipe.from_dict(recipe)
+    raise ValueError(f"recipe must be a Recipe or a mapping of its fields, got {recipe!r}")
+
+
+def make_task_source(tasks: Tasks) -> TaskSource:
+    """A task source from a Task, a list of them, or a source.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(tasks, Task):
+        return FixedTasks((tasks,))
+    if isinstance(tasks, list | tuple):
+        return FixedTasks(tuple(tasks))
+    if not all(hasattr(tasks, name) for name in ("reset", "sample", "add_student")):
+        raise ValueError(f"tasks must be a Task, a list of them, or a TaskSource, got {tasks!r}")
+    return tasks  # type: ignore[return-value]

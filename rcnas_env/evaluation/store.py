@@ -1,0 +1,145 @@
+"""The store: every evaluation and every trained network, under its job's key. Nothing is computed twice.
+
+A folder that any number of processes and runs share:
+
+    evaluations/ab/abcdef….json      one Evaluation
+    trainings/ab/abcdef….json        one training's report
+    trainings/ab/abcdef….safetensors its weights
+
+Writers fill a temporary file beside the target and rename it, so that a reader sees all of an entry or none.
+Of two writers of the same key the later wins; both wrote the same result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+from rcnas_env.evaluation.record import Evaluation
+
+STORE_VARIABLE = "RCNAS_STORE"
+"""Environment variable that names the default store's folder."""
+
+
+class Store(Protocol):
+    """Where evaluations and trained networks are kept."""
+
+    def load_evaluation(self, key: str) -> Evaluation | None:
+        """The evaluation under `key`, with `from_store` set; None if there is none."""
+
+    def save_evaluation(self, evaluation: Evaluation) -> None:
+        """Keep `evaluation` under its key."""
+
+    def load_training(self, key: str) -> tuple[dict[str, Any], bytes] | None:
+        """(report, weights as safetensors bytes) of a training; None if there is none."""
+
+    def save_training(self, key: str, report: dict[str, Any], weights: bytes) -> None:
+        """Keep a training's report and its weights, safetensors bytes."""
+
+
+class MemoryStore:
+    """A store that lives as long as its process."""
+
+    def __init__(self) -> None:
+        self._evaluations: dict[str, Evaluation] = {}
+        self._trainings: dict[str, tuple[dict[str, Any], bytes]] = {}
+
+    def load_evaluation(self, key: str) -> Evaluation | None:
+        """See `Store`."""
+        found = self._evaluations.get(key)
+        return None if found is None else Evaluation.from_dict(found.to_dict(), from_store=True)
+
+    def save_evaluation(self, evaluation: Evaluation) -> None:
+        """See `Store`."""
+        self._evaluations[evaluation.key] = evaluation
+
+    def load_training(self, key: str) -> tuple[dict[str, Any], bytes] | None:
+        """See `Store`."""
+        return self._trainings.get(key)
+
+    def save_training(self, key: str, report: dict[str, Any], weights: bytes) -> None:
+        """See `Store`."""
+        self._trainings[key] = (dict(report), weights)
+
+
+class FolderStore:
+    """A store in a folder; made on first use."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    def load_evaluation(self, key: str) -> Evaluation | None:
+        """See `Store`. An entry that cannot be read counts as absent, and is computed again."""
+        value = self._read_json(self._path("evaluations", key, ".json"))
+        if value is None:
+            return None
+        try:
+            found = Evaluation.from_dict(value, from_store=True)
+        except (ValueError, TypeError):
+            return None
+        return found if found.key == key else None
+
+    def save_evaluation(self, evaluation: Evaluation) -> None:
+        """See `Store`."""
+        text = json.dumps(evaluation.to_dict(), allow_nan=False)
+        self._write(self._path("evaluations", evaluation.key, ".json"), text.encode())
+
+    def load_training(self, key: str) -> tuple[dict[str, Any], bytes] | None:
+        """See `Store`. A report without weights, or weights without a report, count as absent."""
+        report = self._read_json(self._path("trainings", key, ".json"))
+        try:
+            weights = self._path("trainings", key, ".safetensors").read_bytes()
+        except OSError:
+            return None
+        return None if report is None else (report, weights)
+
+    def save_training(self, key: str, report: dict[str, Any], weights: bytes) -> None:
+        """See `Store`. The report is written last: it stands for a whole entry."""
+        self._write(self._path("trainings", key, ".safetensors"), weights)
+        self._write(self._path("trainings", key, ".json"), json.dumps(report, allow_nan=False).encode())
+
+    def _path(self, kind: str, key: str, suffix: str) -> Path:
+        return self.folder / kind / key[:2] / f"{key}{suffix}"
+
+    @staticmethod
+    def _read_json(path: Path) -> dict[str, Any] | None:
+        try:
+            value = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    @staticmethod
+    def _write(path: Path, content: bytes) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def default_store_folder() -> Path:
+    """The folder that runs and processes of one user share: $RCNAS_STORE, else `rcnas` in the user's cache."""
+    named = os.environ.get(STORE_VARIABLE)
+    if named:
+        return Path(named)
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "rcnas" / "store"
+
+
+def open_store(store: str | os.PathLike[str] | Store | None) -> Store:
+    """A store from what users give: "default", a folder, a store, or None for one in memory only."""
+    if store is None:
+        return MemoryStore()
+    if isinstance(store, str) and store == "default":
+        return FolderStore(default_store_folder())
+    if isinstance(store, str | os.PathLike):
+        return FolderStore(store)
+    return store

@@ -1,0 +1,51 @@
+"""The engine that only looks recorded evaluations up: for RL research without training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rcnas_env.evaluation.evaluator import OnDone, register_engine
+from rcnas_env.evaluation.job import Job
+from rcnas_env.evaluation.record import Evaluation
+from rcnas_env.evaluation.store import Store
+
+
+class NotRecordedError(LookupError):
+    """A job that the table holds no evaluation of."""
+
+
+class TabularEvaluator:
+    """Answers from a store of recorded evaluations, and never trains.
+
+    Args:
+        store: the records, such as the folder of an earlier run with the trained engine.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def evaluate(self, jobs: Sequence[Job], on_done: OnDone | None = None) -> list[Evaluation]:
+        """The recorded evaluations of the jobs.
+
+        Raises:
+            NotRecordedError: one of them was never recorded.
+        """
+        found = []
+        for job in jobs:
+            evaluation = self.store.load_evaluation(job.key)
+            if evaluation is None:
+                raise NotRecordedError(
+                    f"no recorded evaluation of {job.network.to_json()} under {job.task.attack} on "
+                    f"{job.task.dataset} (key {job.key[:12]}…): the tabular engine only looks up; record it with "
+                    "the trained engine first"
+                )
+            found.append(evaluation)
+            if on_done:
+                on_done(job, evaluation)
+        return found
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+register_engine("tabular", TabularEvaluator)

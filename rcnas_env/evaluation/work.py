@@ -1,0 +1,165 @@
+"""The two pieces of real work, as functions of plain data, so that any process or machine can run them."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from rcnas_env.attacks import AttackResult, attack_entry, run_attack
+from rcnas_env.cost import cost
+from rcnas_env.data import ImageSet, load_splits
+from rcnas_env.difficulty import lipschitz_coefficients
+from rcnas_env.evaluation.job import Job
+from rcnas_env.evaluation.record import Evaluation
+from rcnas_env.networks import build
+from rcnas_env.seeding import derive_seed
+from rcnas_env.training.fit import cpu_threads, fit
+
+
+def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
+    """Train the job's network from scratch.
+
+    Returns:
+        (report, weights): JSON values with losses, seconds, `diverged` and provenance; safetensors bytes.
+    """
+    generator = torch.Generator().manual_seed(derive_seed(job.seed, "initial weights"))
+    model = build(job.network, generator).to(device)
+    data = load_splits(job.task.dataset, job.recipe.n_eval)
+    seed = derive_seed(job.seed, "training")
+    report = fit(model, data.train, job.recipe, job.training_epsilon, seed, device)
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    summary = {
+        "losses": [loss if math.isfinite(loss) else None for loss in report.losses],
+        "seconds": report.seconds,
+        "diverged": report.diverged,
+        "network": job.network.to_dict(),
+        "provenance": provenance(device, job.recipe.threads),
+    }
+    return summary, save_safetensors(weights)
+
+
+def load_network(job: Job, weights: bytes, device: str = "cpu") -> nn.Module:
+    """The job's network with trained weights (safetensors bytes), in eval mode on `device`."""
+    model = build(job.network)
+    model.load_state_dict(load_safetensors(weights))
+    return model.to(device, memory_format=torch.channels_last).eval()
+
+
+def attack_images(job: Job, weights: bytes, device: str = "cpu") -> AttackResult:
+    """Attack the job's split through its network, white box."""
+    images, labels = _attacked_split(job)
+    model = load_network(job, weights, device)
+    attack = attack_entry(job.task.attack).make(job.task.radius, job.network.classes)
+    seed = derive_seed(job.seed, "attack", job.task.attack)
+    with cpu_threads(job.recipe.threads):
+        return run_attack(
+            attack,
+            model,
+            images.to(device),
+            labels.to(device),
+            seed=seed,
+            batch_size=job.recipe.attack_batch_size,
+        )
+
+
+def measure(
+    job: Job,
+    report: dict[str, Any],
+    weights: bytes,
+    through: tuple[dict[str, Any], bytes] | None = None,
+    device: str = "cpu",
+) -> Evaluation:
+    """Attack the job's trained network and measure it.
+
+    Args:
+        job: what was trained.
+        report, weights: what `train` returned for it.
+        through: (report, weights) of the teacher, where the attack goes through it (`job.source_job`); a
+            teacher that diverged gives no attack, and the images stay clean.
+        device: where to attack.
+    """
+    if report["diverged"]:
+        return _diverged(job, report, device)
+    start = time.perf_counter()
+    images, labels = (tensor.to(device) for tensor in _attacked_split(job))
+    model = load_network(job, weights, device)
+    if job.source_job is None:
+        attacked = attack_images(job, weights, device).adversarial
+    elif through is None:
+        raise ValueError("through must be the teacher's training where the attack goes through it, got None")
+    else:
+        attacked = images if through[0]["diverged"] else attack_images(job.source_job, through[1], device).adversarial
+    with cpu_threads(job.recipe.threads):
+        clean_logits = _logits(model, images, job.recipe.attack_batch_size)
+        attacked_logits = _logits(model, attacked, job.recipe.attack_batch_size)
+        lips = (
+            lipschitz_coefficients(model, images, attacked, job.recipe.attack_batch_size)
+            if job.source_job is None
+            else torch.empty(0)
+        )
+    clean = clean_logits.argmax(1) == labels
+    robust = clean & (attacked_logits.argmax(1) == labels)
+    untouched = (attacked == images).flatten(1).all(dim=1)
+    network_cost = cost(job.network)
+    return Evaluation(
+        key=job.key,
+        params=network_cost.params,
+        macs=network_cost.macs,
+        images=len(labels),
+        clean_accuracy=clean.float().mean().item(),
+        robust_accuracy=robust.float().mean().item(),
+        adversarial_loss=F.cross_entropy(attacked_logits, labels).item(),
+        robust=tuple(robust.tolist()),
+        lips=tuple(lips.tolist()),
+        zero_perturbations=untouched.float().mean().item(),
+        diverged=False,
+        training_seconds=float(report["seconds"]),
+        attack_seconds=time.perf_counter() - start,
+        provenance=provenance(device, job.recipe.threads),
+    )
+
+
+def provenance(device: str, threads: int) -> dict[str, Any]:
+    """Where a figure comes from: engine, versions, hardware."""
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+    return {"engine": "trained", "torch": torch.__version__, "device": name, "threads": threads}
+
+
+def _attacked_split(job: Job) -> tuple[Tensor, Tensor]:
+    splits = load_splits(job.task.dataset, job.recipe.n_eval)
+    chosen: ImageSet = splits.eval if job.split == "eval" else splits.test
+    return chosen.images().contiguous(memory_format=torch.channels_last), chosen.labels
+
+
+def _logits(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([model(batch).float() for batch in images.split(batch_size)])
+
+
+def _diverged(job: Job, report: dict[str, Any], device: str) -> Evaluation:
+    """Zero accuracy, flagged: the run goes on."""
+    count = len(_attacked_split(job)[1])
+    network_cost = cost(job.network)
+    return Evaluation(
+        key=job.key,
+        params=network_cost.params,
+        macs=network_cost.macs,
+        images=count,
+        clean_accuracy=0.0,
+        robust_accuracy=0.0,
+        adversarial_loss=float("inf"),
+        robust=(False,) * count,
+        lips=() if job.source_job else (0.0,) * count,
+        zero_perturbations=1.0,
+        diverged=True,
+        training_seconds=float(report["seconds"]),
+        attack_seconds=0.0,
+        provenance=provenance(device, job.recipe.threads),
+    )

@@ -1,0 +1,33 @@
+"""The basic block of a wide residual network (Zagoruyko & Komodakis 2016)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class BasicBlock(nn.Module):
+    """Pre-activation residual block of two 3×3 convolutions.
+
+        a = relu(bn1(x)),    y = conv2(relu(bn2(conv1(a)))) + s
+
+    with the shortcut s = x, or s = shortcut(a), a strided 1×1 convolution of the activated input, where the stride
+    is above 1 or the channels change. `conv1` carries the stride. No convolution has a bias.
+
+    Shapes: (N, in_channels, H, W) → (N, planes, ⌈H / stride⌉, ⌈W / stride⌉), for any H, W ≥ 1.
+    """
+
+    def __init__(self, in_channels: int, planes: int, stride: int = 1) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        projects = stride > 1 or in_channels != planes
+        self.shortcut = nn.Conv2d(in_channels, planes, 1, stride=stride, bias=False) if projects else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return y of the class docstring; `x` stays as it is."""
+        activated = F.relu(self.bn1(x))
+        shortcut = x if self.shortcut is None else self.shortcut(activated)
+        return self.conv2(F.relu(self.bn2(self.conv1(activated)))) + shortcut

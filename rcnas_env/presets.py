@@ -1,0 +1,70 @@
+"""Presets: task buffers and a recipe under one name, so that `gym.make("RCNAS-v0")` works with no argument."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rcnas_env.architecture import named_network
+from rcnas_env.cost import cost
+from rcnas_env.data import dataset_entry
+from rcnas_env.registry import Registry
+from rcnas_env.task import TaskBuffers, TeacherEntry
+from rcnas_env.training.recipe import Recipe
+
+BUDGET_SHARES = (0.25, 0.5)
+"""Budgets of the digits preset, as shares of the teacher's MACs."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What an environment needs to know: the buffers that tasks come from, and the recipe of every training."""
+
+    buffers: Callable[[], TaskBuffers]
+    recipe: Recipe
+
+
+_PRESETS: Registry[Preset] = Registry("preset")
+
+
+def register_preset(name: str, preset: Preset) -> None:
+    """Make a preset known by its name.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    _PRESETS.register(name, preset)
+
+
+def preset_entry(name: str) -> Preset:
+    """The preset called `name`.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    return _PRESETS[name]
+
+
+def known_presets() -> tuple[str, ...]:
+    """The names of all registered presets."""
+    return tuple(_PRESETS)
+
+
+def teacher_entry(network: str, dataset: str, shares: tuple[float, ...] = BUDGET_SHARES) -> TeacherEntry:
+    """A teacher for `dataset` with budgets that are `shares` of its own MACs, rounded to whole MACs."""
+    data = dataset_entry(dataset)
+    macs = cost(named_network(network, data.input, data.classes)).macs
+    return TeacherEntry(network, tuple(float(round(share * macs)) for share in shares))
+
+
+register_preset(
+    "digits",
+    Preset(
+        buffers=lambda: TaskBuffers(
+            datasets=("digits",),
+            attacks=("fgsm", "pgd-20", "cw-40"),
+            teachers=(teacher_entry("WRN-10-2", "digits"), teacher_entry("WRN-16-1", "digits")),
+        ),
+        recipe=Recipe(),
+    ),
+)

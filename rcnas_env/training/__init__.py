@@ -1,0 +1,1 @@
+"""Adversarial training: losses, the recipe, and the loop that fits a network."""

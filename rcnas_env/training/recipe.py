@@ -1,0 +1,97 @@
+"""A recipe: everything that decides how a network is trained and measured, apart from the network and the task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+from rcnas_env.validation import require_choice, require_integer, require_number
+
+METHODS = ("trades",)
+SCHEDULES = ("one-cycle", "step", "constant")
+PRECISIONS = ("fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How students and teachers are trained from scratch, and how many eval images reward them.
+
+    Raises:
+        ValueError: a field is out of range; the message names it.
+    """
+
+    method: str = "trades"
+    """Training method (paper section 4: TRADES)."""
+    epochs: int = 5
+    """Passes over the training set (paper appendix D: 5 in the search; 100 for final training)."""
+    batch_size: int = 128
+    """Images a step (Huang et al. 2022, the recipe that the paper compares under: 128)."""
+    learning_rate: float = 0.1
+    """Peak learning rate of SGD (Huang et al. 2022)."""
+    momentum: float = 0.9
+    """Of SGD, with Nesterov's off (TRADES' published code)."""
+    weight_decay: float = 5e-4
+    """L2 penalty (2e-4 in TRADES' final trainings; 5e-4 told short trainings apart best, docs/paper-notes.md)."""
+    schedule: str = "one-cycle"
+    """"one-cycle" (short trainings), "step" (÷10 at 75 % and 90 %, as TRADES), or "constant"."""
+    gradient_clip: float = 5.0
+    """Largest L2 norm of the gradient (Huang et al. 2022: 5)."""
+    beta: float = 6.0
+    """TRADES' weight of robustness, 1/λ (Zhang et al. 2019: 6)."""
+    epsilon: float | None = None
+    """L_inf radius trained against, in [0, 1] image units; None takes the data set's (8/255 at CIFAR)."""
+    inner_steps: int = 10
+    """PGD steps of the inner maximisation (TRADES: 10)."""
+    relative_step: float = 0.25
+    """Inner step size as a share of epsilon (2/255 at 8/255)."""
+    precision: str = "fp32"
+    """"fp32", or "bf16" autocast."""
+    n_eval: int = 256
+    """Images split off the training set to reward students on (paper section 3.2: 256)."""
+    attack_batch_size: int = 256
+    """Images attacked together; part of the evaluation's identity, as it orders the random starts."""
+    threads: int = 1
+    """CPU threads of one training: results are equal to the bit only for equal numbers."""
+
+    def __post_init__(self) -> None:
+        require_choice("recipe.method", self.method, METHODS)
+        require_choice("recipe.schedule", self.schedule, SCHEDULES)
+        require_choice("recipe.precision", self.precision, PRECISIONS)
+        for name in ("epochs", "batch_size", "inner_steps", "n_eval", "attack_batch_size", "threads"):
+            low = 2 if name == "batch_size" else 1  # batch norm needs two images
+            object.__setattr__(self, name, require_integer(f"recipe.{name}", getattr(self, name), low))
+        for name in ("learning_rate", "gradient_clip", "relative_step"):
+            self._number(name, 0.0, exclusive=True)
+        for name in ("momentum", "weight_decay", "beta"):
+            self._number(name, 0.0)
+        if self.epsilon is not None:
+            require_number("recipe.epsilon", self.epsilon, minimum=0.0, maximum=1.0, exclusive_minimum=True)
+            object.__setattr__(self, "epsilon", float(self.epsilon))
+
+    def _number(self, name: str, minimum: float, exclusive: bool = False) -> None:
+        value = require_number(
+            f"recipe.{name}", getattr(self, name), minimum=minimum, exclusive_minimum=exclusive
+        )
+        object.__setattr__(self, name, value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields as JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: Mapping[str, Any]) -> Recipe:
+        """Read `to_dict`'s form; fields that are absent keep their defaults.
+
+        Raises:
+            ValueError: a field is unknown or out of range.
+        """
+        known = [field.name for field in fields(cls)]
+        unknown = [name for name in value if name not in known]
+        if unknown:
+            raise ValueError(f"recipe must have no other fields than {', '.join(known)}: unknown {unknown[0]!r}")
+        return cls(**value)
+
+    def but(self, **changes: Any) -> Recipe:
+        """This recipe with some fields changed."""
+        return replace(self, **changes)
