@@ -45,7 +45,10 @@ def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str,
     }
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
     try:
-        save_file({name: value.detach().contiguous().clone() for name, value in tensors.items()}, temporary / "weights.safetensors")
+        save_file(
+            {name: value.detach().contiguous().clone() for name, value in tensors.items()},
+            temporary / "weights.safetensors",
+        )
         (temporary / "agent.json").write_text(json.dumps(settings, indent=1, allow_nan=False), encoding="utf-8")
         if target.exists():
             replaced = target.with_name(f".replaced-{target.name}")

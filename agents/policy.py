@@ -47,7 +47,7 @@ class HybridDistribution:
         return self.mean.detach(), (self.logits.detach() > 0).float()
 
     def log_prob(self, alpha: Tensor, beta: Tensor) -> Tensor:
-        """log N(α) + log Ber(β), summed over stages and entries: (B,)."""
+        """The sum of log N(α) + log Ber(β) over stages and entries: (B,)."""
         standard = (alpha - self.mean) / self.log_std.exp()
         gaussian = -0.5 * standard**2 - self.log_std - 0.5 * math.log(2 * math.pi)
         bernoulli = -F.binary_cross_entropy_with_logits(self.logits, beta, reduction="none")
@@ -89,7 +89,7 @@ class HybridPolicy(nn.Module):
                 head.weight.mul_(0.1)
         with torch.no_grad():
             for head in self.gaussian:
-                head.bias[2:] = math.log(initial_std)  # type: ignore[union-attr, index, operator]
+                head.bias[2:] = math.log(initial_std)  # type: ignore[operator]
 
     def forward(self, states: Tensor) -> HybridDistribution:
         """The distribution of actions in `states` (B, N_stage, state)."""

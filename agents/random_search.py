@@ -37,7 +37,7 @@ class RandomSearch:
         stages = len(self.task.teacher.stages)
         cheapest = None
         for _ in range(MOST_DRAWS):
-            action = {
+            action: dict[str, np.ndarray] = {
                 "keep": self._rng.random((stages, 2), dtype=np.float32),
                 "switch": self._rng.integers(0, 2, (stages, 2), dtype=np.int8),
             }

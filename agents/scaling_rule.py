@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-
 from agents.agent import Envs, OnTrial
 from agents.trial import Trial
 from rcnas_env.architecture import ROBUST_MIN_PLANES, NetworkSpec, StageSpec
@@ -39,7 +38,9 @@ def rule_network(blocks: float, like: NetworkSpec) -> NetworkSpec:
     stages = tuple(
         StageSpec(
             depth=max(1, round_half_up(blocks * depth_share)),
-            planes=max(ROBUST_MIN_PLANES, PLANES_MULTIPLE * round_half_up(widths * width_share * base / PLANES_MULTIPLE)),
+            planes=max(
+                ROBUST_MIN_PLANES, PLANES_MULTIPLE * round_half_up(widths * width_share * base / PLANES_MULTIPLE)
+            ),
             downsample=stage > 0,
             robust=True,
         )
@@ -106,7 +107,13 @@ class ScalingRule:
             smallest_accuracy=1 / first.recipe.n_eval,
         )
         trial = Trial(
-            student, found.params, found.macs, terms.within_budget, terms.reward, found.robust_accuracy, found.from_store
+            student,
+            found.params,
+            found.macs,
+            terms.within_budget,
+            terms.reward,
+            found.robust_accuracy,
+            found.from_store,
         )
         if on_trial:
             on_trial(trial)

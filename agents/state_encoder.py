@@ -80,9 +80,7 @@ class StateEncoder(nn.Module):
     def forward(self, inputs: Features) -> Tensor:
         """s_t = concat of s_t^i: (B, N_stage, state)."""
         encodings, _ = self.lstm(inputs.stages)
-        states = [
-            mlp(torch.cat([inputs.lips, encodings[:, i], inputs.cost], dim=1)) for i, mlp in enumerate(self.mlps)
-        ]
+        states = [mlp(torch.cat([inputs.lips, encodings[:, i], inputs.cost], dim=1)) for i, mlp in enumerate(self.mlps)]
         return torch.stack(states, dim=1)
 
     @torch.no_grad()
@@ -100,7 +98,9 @@ class StateDecoder(nn.Module):
         width = 2 * encoder.n_eval + STAGE_FEATURES
         with seeded_initialisation(seed):
             self.mlps = nn.ModuleList(
-                nn.Sequential(nn.Linear(encoder.state, 2 * encoder.state), nn.Tanh(), nn.Linear(2 * encoder.state, width))
+                nn.Sequential(
+                    nn.Linear(encoder.state, 2 * encoder.state), nn.Tanh(), nn.Linear(2 * encoder.state, width)
+                )
                 for _ in range(encoder.stages)
             )
 

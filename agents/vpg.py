@@ -2,9 +2,9 @@
 
 | symbol | here | shape |
 |---|---|---|
-| s_t | `Rollout.states[t]` | (num_envs, N_stage, state) |
-| α, β | `Rollout.alpha[t]`, `Rollout.beta[t]` | (num_envs, N_stage, 2) |
-| r_t | `Rollout.rewards[t]` | (num_envs,) |
+| s_t | `Experience.states` | (num_envs, N_stage, state) |
+| α, β | `Experience.alpha`, `Experience.beta` | (num_envs, N_stage, 2) |
+| r_t | `Experience.rewards` | (num_envs,) |
 | M, T | `iterations`, steps until truncation | |
 
 Eq. 5 multiplies each reward with the gradient of the probability of the action that led to it; here, as in
@@ -13,7 +13,7 @@ every vanilla policy gradient, with the gradient of its logarithm (docs/paper-no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ from rcnas_env.seeding import derive_seed
 from rcnas_env.validation import require_choice, require_integer, require_number
 
 BASELINES = ("none", "running")
+UPDATES = ("episode", "step")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ class VPGConfig:
 
     learning_rate: float = 0.01
     """Of Adam (Kingma and Ba 2015); the paper names none."""
+    update: str = "episode"
+    """When to take a gradient step: after an "episode" (Eq. 5 sums over t = 1 … T), or after every "step" (in
+    Algorithm 1 the update stands inside the loop over t)."""
     baseline: str = "none"
     """What is subtracted from the reward: "none" (Eq. 5), or "running", the mean of all rewards so far."""
     entropy_bonus: float = 0.0
@@ -53,6 +57,7 @@ class VPGConfig:
     """σ of every α at the start."""
 
     def __post_init__(self) -> None:
+        require_choice("vpg.update", self.update, UPDATES)
         require_choice("vpg.baseline", self.baseline, BASELINES)
         require_integer("vpg.hidden", self.hidden, 1)
         for name in ("learning_rate", "gradient_clip", "initial_std"):
@@ -60,25 +65,31 @@ class VPGConfig:
         require_number("vpg.entropy_bonus", self.entropy_bonus, minimum=0.0)
 
 
-@dataclass
-class Rollout:
-    """One iteration's experience: T steps of num_envs environments."""
+@dataclass(frozen=True)
+class Experience:
+    """One step of num_envs environments."""
 
-    states: list[Tensor]
-    alpha: list[Tensor]
-    beta: list[Tensor]
-    rewards: list[Tensor]
-    trials: list[Trial]
+    states: Tensor
+    alpha: Tensor
+    beta: Tensor
+    rewards: Tensor
+
+
+@dataclass(frozen=True)
+class UpdateReport:
+    """What a gradient step did: gradient norm before clipping, mean entropy of the policy in nats."""
+
+    gradient_norm: float
+    entropy: float
 
 
 @dataclass(frozen=True)
 class IterationReport:
-    """What an iteration did: its number from 0, mean reward, policy entropy (nats), gradient norm, its trials."""
+    """What an iteration did: its number from 0, mean reward, its last update, its trials."""
 
     iteration: int
     mean_reward: float
-    entropy: float
-    gradient_norm: float
+    update: UpdateReport
     trials: tuple[Trial, ...]
 
 
@@ -135,69 +146,64 @@ class VPG:
                 on_iteration(report)
         return reports
 
-    def step(self, envs: Envs, evaluations: int | None = None) -> IterationReport:
-        """One iteration: collect an episode of each environment, then one gradient step (Eq. 5).
+    def step(self, envs: Envs, evaluations: int | None = None, on_trial: OnTrial | None = None) -> IterationReport:
+        """One iteration: an episode of each environment, with gradient steps as `config.update` says.
 
         Args:
+            envs: whose episodes all have the same length.
             evaluations: use no more than the first so many environments' experience; None uses all.
+            on_trial: called with each student as it is done.
         """
-        rollout = self.collect(envs, evaluations)
-        norm, entropy = self.update(rollout)
-        rewards = torch.stack(rollout.rewards)
-        report = IterationReport(self.iteration, rewards.mean().item(), entropy, norm, tuple(rollout.trials))
-        self.iteration += 1
-        return report
-
-    def collect(self, envs: Envs, evaluations: int | None = None) -> Rollout:
-        """Act until the episodes of all environments, which have the same length, are truncated."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "actions", self.iteration))
         seed = derive_seed(self.seed, "tasks", self.iteration) % 2**31
         observation, _ = envs.reset(seed=seed, options={"steps_taken": self.steps_taken})
         used = envs.num_envs if evaluations is None else min(evaluations, envs.num_envs)
-        rollout = Rollout([], [], [], [], [])
+        episode: list[Experience] = []
+        trials: list[Trial] = []
         finished = False
         while not finished:
             states = self.encoder(features(observation))
             with torch.no_grad():
                 alpha, beta = self.policy(states).sample(generator)
             observation, rewards, _, truncated, infos = envs.step(to_action(alpha, beta))
-            rollout.states.append(states[:used])
-            rollout.alpha.append(alpha[:used])
-            rollout.beta.append(beta[:used])
-            rollout.rewards.append(torch.as_tensor(rewards[:used], dtype=torch.float32))
-            rollout.trials.extend(trial_of(info_of(infos, index)) for index in range(used))
+            values = torch.as_tensor(rewards[:used], dtype=torch.float32)
+            episode.append(Experience(states[:used], alpha[:used], beta[:used], values))
+            for index in range(used):
+                trials.append(trial_of(info_of(infos, index)))
+                if on_trial:
+                    on_trial(trials[-1])
             self.steps_taken += envs.num_envs
             finished = bool(np.all(truncated))
-        return rollout
+            if self.config.update == "step":
+                update = self.update(episode[-1:])
+        if self.config.update == "episode":
+            update = self.update(episode)
+        mean_reward = torch.stack([experience.rewards for experience in episode]).mean().item()
+        report = IterationReport(self.iteration, mean_reward, update, tuple(trials))
+        self.iteration += 1
+        return report
 
-    def update(self, rollout: Rollout) -> tuple[float, float]:
-        """One gradient step on −Σ_t (r_t − b) · log π(a_t | s_t), mean over environments (Eq. 5).
-
-        Returns:
-            (gradient norm before clipping, mean entropy of the policy in nats).
-        """
-        distribution = self.policy(torch.cat(rollout.states))
-        log_probs = distribution.log_prob(torch.cat(rollout.alpha), torch.cat(rollout.beta))
-        rewards = torch.cat(rollout.rewards)
+    def update(self, episode: Sequence[Experience]) -> UpdateReport:
+        """One gradient step on −Σ_t (r_t − b) · log π(a_t | s_t), mean over environments (Eq. 5)."""
+        distribution = self.policy(torch.cat([experience.states for experience in episode]))
+        alpha = torch.cat([experience.alpha for experience in episode])
+        beta = torch.cat([experience.beta for experience in episode])
+        rewards = torch.cat([experience.rewards for experience in episode])
         advantages = rewards - self._baseline(rewards)
-        episodes = len(rollout.rewards[0])
         entropy = distribution.entropy()
-        objective = (advantages * log_probs + self.config.entropy_bonus * entropy).sum() / episodes
+        gain = advantages * distribution.log_prob(alpha, beta) + self.config.entropy_bonus * entropy
+        objective = gain.sum() / len(episode[0].rewards)
         self.optimizer.zero_grad(set_to_none=True)
         (-objective).backward()
         norm = nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.gradient_clip)
         self.optimizer.step()
-        return norm.item(), entropy.mean().item()
+        return UpdateReport(norm.item(), entropy.mean().item())
 
     def search(self, envs: Envs, evaluations: int, on_trial: OnTrial | None = None) -> list[Trial]:
         """Fine-tune on the environments' task with `evaluations` students; see `Agent`."""
         trials: list[Trial] = []
         while len(trials) < evaluations:
-            report = self.step(envs, evaluations - len(trials))
-            for trial in report.trials[: evaluations - len(trials)]:
-                trials.append(trial)
-                if on_trial:
-                    on_trial(trial)
+            trials.extend(self.step(envs, evaluations - len(trials), on_trial).trials)
         return trials
 
     def settings(self) -> dict[str, Any]:
@@ -207,7 +213,8 @@ class VPG:
 
     def _baseline(self, rewards: Tensor) -> float:
         """b: 0, or the mean of all rewards up to and with these; a constant, so the gradient stays unbiased
-        up to the share of the present rewards in the mean."""
+        up to the share of the present rewards in the mean.
+        """
         if self.config.baseline == "none":
             return 0.0
         self.reward_sum += float(rewards.sum())

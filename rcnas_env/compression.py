@@ -74,7 +74,9 @@ def planes_multiple(teacher_planes: int) -> int:
     return 8 if teacher_planes < NARROW_STAGE else 16
 
 
-def compress_stage(teacher: StageSpec, keep_width: float, keep_depth: float, downsample: bool, robust: bool) -> StageSpec:
+def compress_stage(
+    teacher: StageSpec, keep_width: float, keep_depth: float, downsample: bool, robust: bool
+) -> StageSpec:
     """One stage of the student: shares of the teacher's planes and blocks, rounded to what can be built."""
     multiple = planes_multiple(teacher.planes)
     planes = multiple * max(1, round_half_up(keep_width * teacher.planes / multiple))
@@ -92,9 +94,7 @@ def compress(teacher: NetworkSpec, action: object) -> NetworkSpec:
     """
     keep, switch = validate_action(action, len(teacher.stages))
     stages = tuple(
-        compress_stage(
-            stage, float(k[WIDTH]), float(k[DEPTH]), downsample=bool(s[DOWNSAMPLE]), robust=bool(s[ROBUST])
-        )
+        compress_stage(stage, float(k[WIDTH]), float(k[DEPTH]), downsample=bool(s[DOWNSAMPLE]), robust=bool(s[ROBUST]))
         for stage, k, s in zip(teacher.stages, keep, switch, strict=True)
     )
     return replace(teacher, stages=stages)

@@ -94,7 +94,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
     | student | the student's spec, as JSON values |
     | params, macs | of the student |
     | reward_terms | every term of Eq. 4 |
-    | robust_accuracy, clean_accuracy, adversarial_loss | of the student; None where it was not trained |
+    | robust_accuracy, clean_accuracy, adversarial_loss | of the student; None where not trained |
     | teacher_accuracy | Ã_teacher |
     | diverged | the student's training did not stay finite: scored as accuracy 0 |
     | evaluated | whether the student was trained or looked up at all |
@@ -149,8 +149,8 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         self._check_data()
         self._owns_engine = isinstance(engine, str)
         self.evaluator = make_engine(engine, open_store(store), **(engine_options or {}))
-        self.action_space = compression.action_space(N_STAGE)
-        self.observation_space = observation_space(self.recipe.n_eval)
+        self.action_space: spaces.Dict = compression.action_space(N_STAGE)  # type: ignore[assignment]
+        self.observation_space: spaces.Dict = observation_space(self.recipe.n_eval)  # type: ignore[assignment]
         self.steps_taken = 0
         self._task: Task | None = None
         self._teacher: Evaluation | None = None
@@ -237,7 +237,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         """The observation of the current task, from its teacher's evaluation."""
         self._teacher = teacher
         stages = [[s.planes, s.depth, s.downsample, s.robust] for s in self.task.teacher.stages]
-        lips = np.nan_to_num(np.asarray(teacher.lips, np.float32), nan=0.0, posinf=np.finfo(np.float32).max)
+        lips = np.nan_to_num(np.asarray(teacher.lips, np.float32))
         return {
             "stages": np.asarray(stages, np.float32),
             "lips": lips,

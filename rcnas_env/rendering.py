@@ -42,7 +42,10 @@ class Renderer:
         if self._last is None:
             return "no step taken yet"
         task, student, terms, evaluation = self._last
-        lines = [f"{task.dataset} × {task.attack}, budget {task.budget:,.0f} MACs", f"{'stage':<7}{'teacher':<18}student"]
+        lines = [
+            f"{task.dataset} × {task.attack}, budget {task.budget:,.0f} MACs",
+            f"{'stage':<7}{'teacher':<18}student",
+        ]
         for number, (theirs, ours) in enumerate(zip(task.teacher.stages, student.stages, strict=True), start=1):
             lines.append(f"{number:<7}{stage_label(theirs):<18}{stage_label(ours)}")
         lines.append(caption(task, student, terms, evaluation))

@@ -56,8 +56,7 @@ class RCNASVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         self.evaluator = make_engine(engine, open_store(store), **(engine_options or {}))
         # each environment has buffers of its own: students of one episode are no teachers of another
         self.envs = [
-            RCNASEnv(tasks=deepcopy(tasks), engine=self.evaluator, store=None, **options)
-            for _ in range(self.num_envs)
+            RCNASEnv(tasks=deepcopy(tasks), engine=self.evaluator, store=None, **options) for _ in range(self.num_envs)
         ]
         self.on_done = on_done
         first = self.envs[0]
@@ -73,10 +72,10 @@ class RCNASVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Reset every environment; one seed is spread as seed, seed + 1, … over them."""
-        if isinstance(seed, list):
-            seeds = seed
-        else:
-            seeds = [None if seed is None else seed + i for i in range(self.num_envs)]
+        first = seed
+        seeds = (
+            first if isinstance(first, list) else [None if first is None else first + i for i in range(self.num_envs)]
+        )
         if len(seeds) != self.num_envs:
             raise ValueError(f"seed must be one integer or {self.num_envs} of them, got {seed!r}")
         jobs: list[Job | None] = []
@@ -100,7 +99,8 @@ class RCNASVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
             for index, (env, finished) in enumerate(zip(self.envs, self._finished, strict=True))
         ]
         evaluations = self._evaluate([step.job if step else None for step in steps])
-        rewards, infos = np.zeros(self.num_envs), {}
+        rewards = np.zeros(self.num_envs)
+        infos: dict[str, Any] = {}
         for index, (env, step) in enumerate(zip(self.envs, steps, strict=True)):
             if step is not None:
                 rewards[index], info = env.score(step, evaluations[index])

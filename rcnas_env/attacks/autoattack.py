@@ -98,9 +98,10 @@ def _square(eps: float, queries: int) -> Perturbation:
 
 
 def _targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """−(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2), (N,): Croce and Hein 2020, Eq. 7.
+    """−(z_y − z_t) / (z_π1 − (z_π3 + z_π4) / 2), (N,): the targeted DLR loss of Croce and Hein 2020.
 
-    torchattacks sums the denominator in another order, which costs a sample now and then against the reference.
+    torchattacks sums the denominator in another order, which sends an image in some hundreds another way than the
+    reference does.
     """
     rows = torch.arange(len(logits), device=logits.device)
     ranked = logits.sort(dim=1).values
@@ -109,13 +110,11 @@ def _targeted_dlr(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
 
 
 def _run(attack: Any, images: Tensor, labels: Tensor) -> Tensor:
-    """Run a component of torchattacks on one batch; an image that comes back not finite comes back clean."""
+    """Run a component of torchattacks on one batch."""
     attack.set_device(images.device)
-    # `forward`, not the call: that would switch the train and eval modes of the model's whole module tree. Its FAB
-    # takes views that need contiguous images.
-    candidates = attack.forward(images.contiguous(), labels).detach()
-    finite = candidates.isfinite().flatten(1).all(dim=1)
-    return torch.where(finite[:, None, None, None], candidates, images)
+    # `forward`, not the call: that would switch the train and eval modes of the model's whole module tree. FAB takes
+    # views that need contiguous images.
+    return attack.forward(images.contiguous(), labels)
 
 
 def _torchattacks() -> Any:

@@ -40,12 +40,12 @@ def negative_margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> Tensor:
-    """∂loss/∂images, of the images' shape; NaN entries are 0. Works under no_grad; parameters get no gradient."""
+    """∂loss/∂images, of the images' shape. Works under no_grad; parameters get no gradient."""
     with torch.enable_grad():
         inputs = images.detach().requires_grad_()
         value = loss(model(inputs).float(), labels)
         (gradient,) = torch.autograd.grad(value, inputs)
-    return gradient.nan_to_num()
+    return gradient  # of NaN, torch's sign is 0: such a pixel stays
 
 
 def fast_gradient_sign(eps: float, classes: int) -> Perturbation:

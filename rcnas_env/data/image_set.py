@@ -35,7 +35,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class DataSplits:
-    """Disjoint sets: `train` to train on, `eval` to reward on (split off the training set), `test` for final figures."""
+    """Disjoint sets: `train` to train on, `eval` split off it to reward on, `test` for final figures."""
 
     train: ImageSet
     eval: ImageSet

@@ -29,7 +29,7 @@ SEVERITY = {"clean": 0.0, "fgsm": 0.3, "pgd": 0.6, "cw": 0.8, "autoattack": 1.0}
 
 
 def best_action(task: Task) -> dict[str, NDArray[np.float64] | NDArray[np.int8]]:
-    """The action with the highest reward: the harder the attack, the wider the early stages and the narrower the last."""
+    """The best action: the harder the attack, the wider the first stage and the narrower the last."""
     severity = SEVERITY.get(task.attack.split("-")[0], 0.5)
     keep = np.array([[0.4 + 0.3 * severity, 0.75], [0.55, 0.5], [0.6 - 0.3 * severity, 0.3]])
     switch = np.array([[0, 1], [1, 0], [1, 1 if severity > 0.5 else 0]], dtype=np.int8)

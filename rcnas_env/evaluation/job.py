@@ -18,7 +18,7 @@ SPLITS = ("eval", "test")
 EVALUATION_VERSION = 1
 """Part of every key: raised when a change to the code changes what a job's result would be."""
 
-_ATTACK_ONLY_FIELDS = ("attack_batch_size",)
+_ATTACK_ONLY_FIELDS = ("attack_batch_size", "n_test")
 """Recipe fields that decide how a network is attacked, not how it is trained."""
 
 
@@ -85,6 +85,7 @@ class Job:
             "epsilon": self.task.radius,
             "attack_batch_size": self.recipe.attack_batch_size,
             "split": self.split,
+            "n_test": self.recipe.n_test if self.split == "test" else None,
             "through": self.source_job.training_key if self.source_job else None,
         }
         return _digest("evaluation", content)

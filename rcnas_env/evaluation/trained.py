@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from rcnas_env.cost import cost
 from rcnas_env.evaluation import work
 from rcnas_env.evaluation.evaluator import OnDone, register_engine
 from rcnas_env.evaluation.job import Job
@@ -20,7 +21,7 @@ Training = tuple[dict[str, Any], bytes]
 
 
 def resolve_device(device: str) -> str:
-    """"auto" is the first GPU where there is one, else the CPU; anything else stays as it is."""
+    """ "auto" is the first GPU where there is one, else the CPU; anything else stays as it is."""
     if device != "auto":
         return str(torch.device(device))
     return "cuda" if torch.cuda.is_available() else "cpu"
@@ -84,16 +85,16 @@ class TrainedEvaluator:
         known = {key: self.store.load_training(key) for key in needed}
         trainings = {key: training for key, training in known.items() if training is not None}
         new = {key: job for key, job in needed.items() if key not in trainings}
-        for key, training in self._run(work.train, {key: (job, self.device) for key, job in new.items()}):
+        largest_first = sorted(new.items(), key=lambda entry: -cost(entry[1].network).macs)
+        for key, training in self._run(work.train, {key: (job, self.device) for key, job in largest_first}):
             self.store.save_training(key, *training)
             trainings[key] = training
         return trainings
 
-    def _measurements(
-        self, jobs: dict[str, Job], trainings: dict[str, Training]
-    ) -> Iterable[tuple[Job, Evaluation]]:
+    def _measurements(self, jobs: dict[str, Job], trainings: dict[str, Training]) -> Iterable[tuple[Job, Evaluation]]:
         calls = {}
-        for key, job in jobs.items():
+        largest_first = sorted(jobs.items(), key=lambda entry: -cost(entry[1].network).macs)
+        for key, job in largest_first:
             report, weights = trainings[job.training_key]
             source = job.source_job
             through = trainings[source.training_key] if source is not None else None

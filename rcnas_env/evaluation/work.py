@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rcnas_env.attacks import AttackResult, attack_entry, run_attack
 from rcnas_env.cost import cost
 from rcnas_env.data import ImageSet, load_splits
+from rcnas_env.data.splitting import SPLIT_SEED, take_per_class
 from rcnas_env.difficulty import lipschitz_coefficients
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
@@ -49,7 +50,7 @@ def load_network(job: Job, weights: bytes, device: str = "cpu") -> nn.Module:
     """The job's network with trained weights (safetensors bytes), in eval mode on `device`."""
     model = build(job.network)
     model.load_state_dict(load_safetensors(weights))
-    return model.to(device, memory_format=torch.channels_last).eval()
+    return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
 def attack_images(job: Job, weights: bytes, device: str = "cpu") -> AttackResult:
@@ -135,6 +136,8 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
 def _attacked_split(job: Job) -> tuple[Tensor, Tensor]:
     splits = load_splits(job.task.dataset, job.recipe.n_eval)
     chosen: ImageSet = splits.eval if job.split == "eval" else splits.test
+    if job.split == "test" and job.recipe.n_test is not None:
+        chosen = chosen.subset(take_per_class(chosen.labels, job.recipe.n_test, SPLIT_SEED)[0])
     return chosen.images().contiguous(memory_format=torch.channels_last), chosen.labels
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -31,3 +33,7 @@ class BasicBlock(nn.Module):
         activated = F.relu(self.bn1(x))
         shortcut = x if self.shortcut is None else self.shortcut(activated)
         return self.conv2(F.relu(self.bn2(self.conv1(activated)))) + shortcut
+
+    def folded_pairs(self) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+        """Convolutions with the batch norm that directly follows; see `rcnas_env.networks.folding`."""
+        yield self.conv1, self.bn2

@@ -1,7 +1,8 @@
-"""The robust residual block of RobustResNet (Huang et al. 2022, "Revisiting residual networks for adversarial
-robustness")."""
+"""The robust residual block of RobustResNet (Huang et al. 2022)."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -104,3 +105,8 @@ class RobustBlock(nn.Module):
         shortcut = x if self.shortcut is None else self.shortcut(activated)
         out = self.conv3(self.hierarchy(F.relu(self.bn2(self.conv1(activated)))))
         return out + shortcut + self.excitation(self.bn3(out))
+
+    def folded_pairs(self) -> Iterator[tuple[nn.Conv2d, nn.BatchNorm2d]]:
+        """Convolutions with the batch norm that directly follows; see `rcnas_env.networks.folding`."""
+        yield self.conv1, self.bn2
+        yield from zip(self.hierarchy.convs, self.hierarchy.bns, strict=True)

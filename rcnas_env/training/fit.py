@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, lr_scheduler
 
 from rcnas_env.data.image_set import ImageSet
+from rcnas_env.networks.folding import FoldedTwin
 from rcnas_env.seeding import derive_seed
 from rcnas_env.training.recipe import Recipe
 from rcnas_env.training.trades import trades_loss, trades_perturb
@@ -62,9 +63,7 @@ def make_schedule(optimizer: SGD, recipe: Recipe, steps_per_epoch: int) -> lr_sc
     """The learning rate as a function of the step, by the recipe's name for it."""
     total = recipe.epochs * steps_per_epoch
     if recipe.schedule == "one-cycle":
-        return lr_scheduler.OneCycleLR(
-            optimizer, max_lr=recipe.learning_rate, total_steps=total, cycle_momentum=False
-        )
+        return lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.learning_rate, total_steps=total, cycle_momentum=False)
     drops = [round(0.75 * total), round(0.9 * total)] if recipe.schedule == "step" else []
     return lr_scheduler.MultiStepLR(optimizer, milestones=drops, gamma=0.1)
 
@@ -90,13 +89,14 @@ def fit(
     """
     start = time.perf_counter()
     images, labels = data.images(device).contiguous(memory_format=torch.channels_last), data.labels.to(device)
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     order = torch.Generator().manual_seed(derive_seed(seed, "order"))
     noise = torch.Generator(device=device).manual_seed(derive_seed(seed, "inner start"))
     optimizer = SGD(
         model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
     last_batch_is_single = len(labels) % recipe.batch_size == 1
+    twin = FoldedTwin(model) if recipe.folded else None
     schedule = make_schedule(optimizer, recipe, math.ceil(len(labels) / recipe.batch_size) - last_batch_is_single)
     losses: list[float] = []
     with cpu_threads(recipe.threads):
@@ -104,7 +104,8 @@ def fit(
             total = torch.zeros((), device=device)
             for batch in batches(len(labels), recipe.batch_size, order):
                 batch = batch.to(device)
-                total += len(batch) * _step(model, images[batch], labels[batch], recipe, epsilon, noise, optimizer)
+                loss = _step(model, twin, images[batch], labels[batch], recipe, epsilon, noise, optimizer)
+                total += len(batch) * loss
                 schedule.step()
             losses.append(total.item() / len(labels))
             if not math.isfinite(losses[-1]):
@@ -116,6 +117,7 @@ def fit(
 
 def _step(
     model: nn.Module,
+    twin: FoldedTwin | None,
     images: Tensor,
     labels: Tensor,
     recipe: Recipe,
@@ -126,8 +128,11 @@ def _step(
     """One optimizer step on one batch; returns its loss, a detached scalar."""
     autocast = torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
     with frozen_eval(model), autocast:
+        if twin is not None:
+            twin.refresh()
+        attacked = model if twin is None else twin.module
         step_size = recipe.relative_step * epsilon
-        perturbed = trades_perturb(model, images, epsilon, step_size, recipe.inner_steps, noise)
+        perturbed = trades_perturb(attacked, images, epsilon, step_size, recipe.inner_steps, noise)
     optimizer.zero_grad(set_to_none=True)
     with autocast:
         # one clean forward serves both terms: batch statistics, and so gradients, are those of the published two

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from rcnas_env.validation import require_choice, require_integer, require_number
+from rcnas_env.validation import require_boolean, require_choice, require_integer, require_number
 
 METHODS = ("trades",)
 SCHEDULES = ("one-cycle", "step", "constant")
@@ -47,8 +47,12 @@ class Recipe:
     """Inner step size as a share of epsilon (2/255 at 8/255)."""
     precision: str = "fp32"
     """"fp32", or "bf16" autocast."""
+    folded: bool = True
+    """Fold batch norms into convolutions in the inner maximisation: the same to rounding, and faster."""
     n_eval: int = 256
     """Images split off the training set to reward students on (paper section 3.2: 256)."""
+    n_test: int | None = None
+    """Class-balanced images of the test set that final figures are measured on; None for all of them."""
     attack_batch_size: int = 256
     """Images attacked together; part of the evaluation's identity, as it orders the random starts."""
     threads: int = 1
@@ -58,9 +62,12 @@ class Recipe:
         require_choice("recipe.method", self.method, METHODS)
         require_choice("recipe.schedule", self.schedule, SCHEDULES)
         require_choice("recipe.precision", self.precision, PRECISIONS)
+        require_boolean("recipe.folded", self.folded)
         for name in ("epochs", "batch_size", "inner_steps", "n_eval", "attack_batch_size", "threads"):
             low = 2 if name == "batch_size" else 1  # batch norm needs two images
             object.__setattr__(self, name, require_integer(f"recipe.{name}", getattr(self, name), low))
+        if self.n_test is not None:
+            object.__setattr__(self, "n_test", require_integer("recipe.n_test", self.n_test, 1))
         for name in ("learning_rate", "gradient_clip", "relative_step"):
             self._number(name, 0.0, exclusive=True)
         for name in ("momentum", "weight_decay", "beta"):
@@ -70,9 +77,7 @@ class Recipe:
             object.__setattr__(self, "epsilon", float(self.epsilon))
 
     def _number(self, name: str, minimum: float, exclusive: bool = False) -> None:
-        value = require_number(
-            f"recipe.{name}", getattr(self, name), minimum=minimum, exclusive_minimum=exclusive
-        )
+        value = require_number(f"recipe.{name}", getattr(self, name), minimum=minimum, exclusive_minimum=exclusive)
         object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """TRADES (Zhang et al. 2019): the inner maximisation and the outer loss, as pure functions of tensors.
 
-    minimise  CE(f(x), y) + β · KL(softmax f(x) ‖ softmax f(x̃)),   x̃ = argmax over ‖x̃ − x‖_∞ ≤ ε of the same KL.
+minimise  CE(f(x), y) + β · KL(softmax f(x) ‖ softmax f(x̃)),   x̃ = argmax over ‖x̃ − x‖_∞ ≤ ε of the same KL.
 """
 
 from __future__ import annotations
@@ -64,7 +64,5 @@ def trades_loss(clean_logits: Tensor, perturbed_logits: Tensor, labels: Tensor, 
         labels: int64 (N,).
         beta: weight of the second term, 1/λ.
     """
-    divergence = F.kl_div(
-        F.log_softmax(perturbed_logits, dim=1), F.softmax(clean_logits, dim=1), reduction="batchmean"
-    )
+    divergence = F.kl_div(F.log_softmax(perturbed_logits, dim=1), F.softmax(clean_logits, dim=1), reduction="batchmean")
     return F.cross_entropy(clean_logits, labels) + beta * divergence

@@ -21,8 +21,10 @@ def _stages(env: gym.Env[Any, Any]) -> int:
 
 
 class FlatAction(gym.ActionWrapper[Any, Any, Any]):
-    """`Box(-1, 1, (4 · stages,))`: keep's shares, row by row, mapped from [−1, 1] to [0, 1]; then the
-    switches, on where positive. For PPO, A2C, SAC, TD3."""
+    """`Box(-1, 1, (4 · stages,))`, for PPO, A2C, SAC, TD3.
+
+    First keep's shares, row by row, mapped from [−1, 1] to [0, 1]; then the switches, on where positive.
+    """
 
     def __init__(self, env: gym.Env[Any, Any]) -> None:
         super().__init__(env)

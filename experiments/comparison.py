@@ -1,0 +1,158 @@
+"""Final figures: networks trained to the end by one recipe, attacked on the test set, side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from rcnas_env.architecture import NetworkSpec
+from rcnas_env.evaluation.evaluator import Evaluator, OnDone
+from rcnas_env.evaluation.job import Job
+from rcnas_env.rendering import stage_label
+from rcnas_env.task import Task
+from rcnas_env.training.recipe import Recipe
+
+TEST_ATTACKS = ("clean", "pgd-20", "cw-40", "autoattack")
+COLUMNS = {"clean": "clean", "pgd-20": "PGD-20", "cw-40": "CW-40", "autoattack": "AutoAttack"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network's line of the table.
+
+    accuracies: share of test images still correct, by attack; the attack is on this very network (white box).
+    images: how many test images each attack was run on.
+    evaluations: how many students were tried on the task to find it; None for a network that was not searched.
+    """
+
+    name: str
+    network: NetworkSpec
+    params: int
+    macs: int
+    within_budget: bool
+    accuracies: Mapping[str, float]
+    images: Mapping[str, int]
+    evaluations: int | None
+    diverged: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row as JSON values."""
+        figures = {"accuracies": dict(self.accuracies), "images": dict(self.images)}
+        return {**asdict(self), **figures, "network": self.network.to_dict()}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network to compare, by the name of what found it, with the evaluations that this took."""
+
+    name: str
+    network: NetworkSpec
+    evaluations: int | None
+
+
+def final_jobs(
+    network: NetworkSpec, task: Task, recipe: Recipe, seed: int, autoattack_images: int | None = None
+) -> list[Job]:
+    """One job a test attack, all of the same training; the attack source is always the network itself.
+
+    Args:
+        autoattack_images: test images for AutoAttack, class-balanced; None for as many as the recipe says.
+    """
+    fewer = recipe if autoattack_images is None else recipe.but(n_test=autoattack_images)
+    return [
+        Job(
+            network,
+            Task(task.dataset, attack, task.teacher, task.budget, task.epsilon),
+            fewer if attack == "autoattack" else recipe,
+            seed,
+            split="test",
+        )
+        for attack in TEST_ATTACKS
+    ]
+
+
+def compare(
+    candidates: Sequence[Candidate],
+    task: Task,
+    recipe: Recipe,
+    seed: int,
+    evaluator: Evaluator,
+    autoattack_images: int | None = None,
+    on_done: OnDone | None = None,
+) -> list[Row]:
+    """Train every candidate by `recipe`, attack it on the test set; one row each, in order."""
+    jobs = [final_jobs(candidate.network, task, recipe, seed, autoattack_images) for candidate in candidates]
+    flat = evaluator.evaluate([job for row in jobs for job in row], on_done)
+    rows = []
+    for index, candidate in enumerate(candidates):
+        found = flat[index * len(TEST_ATTACKS) : (index + 1) * len(TEST_ATTACKS)]
+        accuracies = {attack: e.robust_accuracy for attack, e in zip(TEST_ATTACKS, found, strict=True)}
+        images = {attack: e.images for attack, e in zip(TEST_ATTACKS, found, strict=True)}
+        within = found[0].macs <= task.budget
+        rows.append(
+            Row(
+                candidate.name,
+                candidate.network,
+                found[0].params,
+                found[0].macs,
+                within,
+                accuracies,
+                images,
+                candidate.evaluations,
+                any(evaluation.diverged for evaluation in found),
+            )
+        )
+    return rows
+
+
+def standard_error(accuracy: float, images: int) -> float:
+    """Of an accuracy measured on `images` images, by the binomial distribution."""
+    return math.sqrt(accuracy * (1 - accuracy) / images)
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """The rows as a rich table: stages as blocks×planes, r for robust, ↓ for down-sampling."""
+    drawn = Table(title=title, title_justify="left")
+    drawn.add_column("network")
+    drawn.add_column("stages", overflow="fold")
+    for heading in ("parameters", "MACs", "in budget", *headings(rows), "tried"):
+        drawn.add_column(heading, justify="right")
+    best = {attack: max(row.accuracies[attack] for row in rows) for attack in TEST_ATTACKS}
+    for row in rows:
+        figures = [
+            f"[bold]{row.accuracies[a]:.1%}[/bold]" if row.accuracies[a] == best[a] else f"{row.accuracies[a]:.1%}"
+            for a in TEST_ATTACKS
+        ]
+        drawn.add_row(
+            row.name,
+            " ".join(stage_label(stage) for stage in row.network.stages),
+            f"{row.params:,}",
+            f"{row.macs:,}",
+            "yes" if row.within_budget else "no",
+            *figures,
+            "–" if row.evaluations is None else str(row.evaluations),
+        )
+    return drawn
+
+
+def headings(rows: Sequence[Row]) -> list[str]:
+    """The attacks' columns, each with the number of test images behind it."""
+    return [f"{COLUMNS[attack]} (n={rows[0].images[attack]})" for attack in TEST_ATTACKS]
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = [
+        f"| network | stages | parameters | MACs | {' | '.join(headings(rows))} | tried |",
+        f"|---|---|--:|--:|{'--:|' * (len(TEST_ATTACKS) + 1)}",
+    ]
+    for row in rows:
+        figures = " | ".join(f"{100 * row.accuracies[attack]:.1f}" for attack in TEST_ATTACKS)
+        stages = " ".join(stage_label(stage) for stage in row.network.stages)
+        tried = "–" if row.evaluations is None else str(row.evaluations)
+        lines.append(f"| {row.name} | {stages} | {row.params:,} | {row.macs:,} | {figures} | {tried} |")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,274 @@
+"""The whole of RC-NAS on real handwritten digits, in minutes: pre-train, meta-train, fine-tune, compare.
+
+    python -m experiments.quickstart            # or: make demo
+
+1. Trains and attacks the meta-training teachers; pre-trains the state encoder (Eq. 10).
+2. Meta-trains the agent over teachers × attacks × budgets (Algorithm 1).
+3. Fine-tunes it on a task with a teacher, an attack and a budget that meta-training never saw (Algorithm 2);
+   gives random search as many evaluations on it, and RobustResNet's rule the same budget.
+4. Trains the chosen students and the teacher to the end and attacks them on the test set.
+
+Writes table.md, three figures, the agent's checkpoint and record.json into the run folder.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium as gym
+import tyro
+from rich.console import Console
+
+import rcnas_env
+from agents.agent import Agent
+from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.pretraining import diverse_observations
+from agents.random_search import RandomSearch
+from agents.scaling_rule import ScalingRule
+from agents.state_encoder import StateEncoder, pretrain
+from agents.trial import Trial, select
+from agents.vpg import VPG, VPGConfig
+from experiments.comparison import TEST_ATTACKS, Candidate, Row, compare, markdown, standard_error, table
+from experiments.figures import accuracy_figure, learning_figure, stages_figure
+from experiments.progress import progress_bar
+from experiments.run_record import RunRecord
+from rcnas_env.evaluation.evaluator import Evaluator, make_engine
+from rcnas_env.evaluation.job import Job
+from rcnas_env.evaluation.store import open_store
+from rcnas_env.presets import teacher_entry
+from rcnas_env.task import Task, TaskBuffers
+from rcnas_env.training.recipe import Recipe
+
+META_TEACHERS = ("WRN-10-1", "WRN-10-2")
+META_ATTACKS = ("clean", "fgsm", "pgd-20")
+META_BUDGET_SHARES = (0.4, 0.8)
+TARGET_TEACHER, TARGET_ATTACK, TARGET_BUDGET_SHARE = "WRN-16-1", "cw-40", 0.4
+"""The target task: none of the three is in the meta-training pool."""
+
+
+QUICK = Recipe(epochs=2, batch_size=32, inner_steps=3, relative_step=0.5)
+"""Many small steps with few inner ones: tells networks apart at a quarter of the default recipe's cost
+(docs/paper-notes.md has the measurement)."""
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """Settings of the quickstart."""
+
+    out: Path | None = None
+    """Run folder; runs/quickstart-DATE-TIME if not given. A folder with a checkpoint is resumed."""
+    select: Literal["reward", "accuracy"] = "accuracy"
+    """Which tried student is chosen, by its figures on the eval set: the highest reward, or the most accurate
+    within the budget."""
+    fresh: bool = False
+    """Ignore what earlier runs left in the store; nothing of it is read."""
+    seed: int = 0
+    """Of everything: weights, tasks, actions, attacks."""
+    workers: int = field(default_factory=lambda: os.cpu_count() or 1)
+    """Worker processes of one thread each; 0 trains in this process."""
+    device: str = "auto"
+    """"auto" (a GPU where there is one), "cpu", "cuda:0", …"""
+    meta_iterations: int = 3
+    """M of Algorithm 1 (paper: 100); every iteration is one episode of T = 5 steps in each of meta_envs."""
+    meta_envs: int = 2
+    """Episodes side by side, a task of each a step."""
+    evaluations: int = 10
+    """Students that fine-tuning may try on the target task, and random search too (paper: 10 iterations)."""
+    learning_rate: float = 0.02
+    """Of the policy's Adam."""
+    pretrain_steps: int = 300
+    """Optimizer steps of the state encoder's pre-training."""
+    recipe: Recipe = field(default_factory=lambda: QUICK)
+    """How teachers and students are trained in the search (paper: 5 epochs)."""
+    final_recipe: Recipe = field(default_factory=lambda: QUICK.but(epochs=6))
+    """How the chosen networks are trained to the end."""
+    autoattack_images: int = 48
+    """Test images that AutoAttack, which takes most of the time, is run on; the other attacks take all."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Whether wandb gets the results too."""
+
+
+def meta_buffers() -> TaskBuffers:
+    """The meta-training pool: two teachers × three attacks × two budgets."""
+    teachers = tuple(teacher_entry(name, "digits", META_BUDGET_SHARES) for name in META_TEACHERS)
+    return TaskBuffers(("digits",), META_ATTACKS, teachers)
+
+
+def target_task() -> Task:
+    """The task that meta-training never saw."""
+    entry = teacher_entry(TARGET_TEACHER, "digits", (TARGET_BUDGET_SHARE,))
+    return Task("digits", TARGET_ATTACK, TARGET_TEACHER, entry.budgets[0])  # type: ignore[arg-type]
+
+
+def pretrain_encoder(config: Quickstart, evaluator: Evaluator) -> StateEncoder:
+    """Train and attack the meta-training teachers, then pre-train the state encoder on diverse tasks."""
+    tasks = {(task.attack, task.teacher): task for task in meta_buffers().base_tasks()}
+    jobs = [Job(task.teacher, task, config.recipe, config.seed) for task in tasks.values()]
+    with progress_bar("teachers", len(jobs)) as bar:
+        evaluations = evaluator.evaluate(jobs, lambda job, evaluation: bar.advance())
+    observations = diverse_observations([job.network for job in jobs], evaluations, count=512, seed=config.seed)
+    encoder = StateEncoder(config.recipe.n_eval, seed=config.seed)
+    with progress_bar("state encoder", config.pretrain_steps) as bar:
+        pretrain(
+            encoder,
+            observations,
+            config.pretrain_steps,
+            seed=config.seed,
+            on_step=lambda loss: bar.advance(note=f"loss {loss:.4f}"),
+        )
+    return encoder
+
+
+def meta_train(config: Quickstart, evaluator: Evaluator, folder: Path) -> tuple[VPG, list[float], int]:
+    """Algorithm 1, with a checkpoint after every iteration; goes on from one that is there.
+
+    Returns:
+        (agent, mean reward of each iteration, students tried).
+    """
+    checkpoint = folder / "agent"
+    if checkpoint.exists():
+        agent, extra = load_checkpoint(checkpoint)
+        rewards, tried = list(extra["rewards"]), int(extra["tried"])
+    else:
+        settings = VPGConfig(learning_rate=config.learning_rate, update="step", baseline="running")
+        agent = VPG(pretrain_encoder(config, evaluator), settings, config.seed)
+        rewards, tried = [], 0
+    steps = config.meta_iterations * config.meta_envs * rcnas_env.META_EPISODE_STEPS
+    with progress_bar("meta-training", steps, done=tried) as bar:
+        envs = gym.make_vec(
+            "RCNAS-v0",
+            num_envs=config.meta_envs,
+            tasks=meta_buffers(),
+            recipe=config.recipe,
+            engine=evaluator,
+            annealing_steps=steps,
+            training_seed=config.seed,
+        )
+        while agent.iteration < config.meta_iterations:
+            report = agent.step(envs, on_trial=lambda trial: bar.advance())
+            rewards.append(report.mean_reward)
+            tried += len(report.trials)
+            save_checkpoint(agent, checkpoint, {"rewards": rewards, "tried": tried})
+    return agent, rewards, tried
+
+
+def search(config: Quickstart, agent: Agent, evaluator: Evaluator, task: Task) -> list[Trial]:
+    """Let `agent` try students on `task`: T = 1, over-budget students at once at −1 (ε = 0)."""
+    envs = gym.make_vec(
+        "RCNAS-v0",
+        num_envs=max(1, config.workers),
+        tasks=task,
+        recipe=config.recipe,
+        engine=evaluator,
+        annealing_steps=0,
+        max_episode_steps=1,
+        training_seed=config.seed,
+    )
+    with progress_bar(f"{agent.name} on the target task", config.evaluations) as bar:
+        trials = agent.search(envs, config.evaluations, lambda trial: bar.advance())
+    return trials
+
+
+def final_comparison(config: Quickstart, evaluator: Evaluator, task: Task, trials: dict[str, list[Trial]]) -> list[Row]:
+    """Train the teacher and each agent's choice to the end; test them."""
+    candidates = [Candidate(f"teacher {TARGET_TEACHER}", task.teacher, None)]
+    for name, tried in trials.items():
+        candidates.append(Candidate(name, select(tried, config.select).student, len(tried)))
+    count = len(candidates) * len(TEST_ATTACKS)
+    with progress_bar("final training and attacks", count) as bar:
+        return compare(
+            candidates,
+            task,
+            config.final_recipe,
+            config.seed,
+            evaluator,
+            config.autoattack_images,
+            lambda job, evaluation: bar.advance(),
+        )
+
+
+def verdict(rows: Sequence[Row], agent: str, rivals: Sequence[str]) -> str:
+    """Say in words whether the agent's network beats its rivals' under the target attack and AutoAttack."""
+    by_name = {row.name: row for row in rows}
+    parts = []
+    for rival in rivals:
+        for attack in (TARGET_ATTACK, "autoattack"):
+            ours, theirs = by_name[agent].accuracies[attack], by_name[rival].accuracies[attack]
+            images = by_name[agent].images[attack]
+            error = math.hypot(standard_error(ours, images), standard_error(theirs, images))
+            outcome = "wins against" if ours > theirs else "loses to" if ours < theirs else "ties with"
+            clear = "" if abs(ours - theirs) > error else " (within one standard error)"
+            parts.append(f"{agent} {outcome} {rival} under {attack} by {abs(ours - theirs):.1%}{clear}")
+    return ".\n".join(parts) + "."
+
+
+def run(config: Quickstart) -> Path:
+    """The whole job; returns the run folder."""
+    console = Console()
+    folder = config.out or Path("runs") / f"quickstart-{time.strftime('%Y%m%d-%H%M%S')}"
+    record = RunRecord("quickstart", folder, asdict(config))
+    store = open_store(folder / "store" if config.fresh else "default")
+    evaluator = make_engine("trained", store, workers=config.workers, device=config.device)
+    task = target_task()
+    try:
+        agent, rewards, meta_tried = meta_train(config, evaluator, folder)
+        record.phase("meta-training")
+        rivals: list[Agent] = [RandomSearch(task, config.seed), ScalingRule(task)]
+        trials = {a.name: search(config, a, evaluator, task) for a in (agent, *rivals)}
+        record.phase("search on the target task")
+        rows = final_comparison(config, evaluator, task, trials)
+        record.phase("final training and attacks")
+    finally:
+        evaluator.close()
+    title = f"digits test set, accuracy in %; budget {task.budget:,.0f} MACs; chosen by {config.select} on the eval set"
+    console.print(table(rows, title))
+    words = verdict(rows, agent.name, [rival.name for rival in rivals])
+    console.print(f"{words}\nBesides, {agent.name} was meta-trained on {meta_tried} students of other tasks.")
+    (folder / "table.md").write_text(f"{title}\n\n{markdown(rows)}\n{words}\n", encoding="utf-8")
+    _figures(folder, task, rewards, trials, rows)
+    record.results = {
+        "task": task.to_dict(),
+        "rows": [row.to_dict() for row in rows],
+        "verdict": words,
+        "meta_rewards": rewards,
+        "meta_students": meta_tried,
+        "trials": {name: [trial.to_dict() for trial in tried] for name, tried in trials.items()},
+    }
+    record.phase("table and figures")
+    record.finish()
+    record.log_to_wandb(config.wandb)
+    console.print(f"Table, figures, checkpoint and record: {folder} ({sum(record.seconds.values()):.0f} s)")
+    return folder
+
+
+def _figures(
+    folder: Path, task: Task, rewards: Sequence[float], trials: dict[str, list[Trial]], rows: Sequence[Row]
+) -> None:
+    students: dict[str, Any] = {row.name: row.network for row in rows[1:]}
+    searched = {name: tried for name, tried in trials.items() if len(tried) > 1}
+    rule = next((tried[0].reward for tried in trials.values() if len(tried) == 1), None)
+    stages_figure(task.teacher, students, folder / "stages.png")
+    learning_figure(rewards, searched, folder / "learning.png", rule)
+    accuracy_figure(rows, trials, task.budget, folder / "accuracy.png")
+
+
+def main() -> int:
+    """Command line."""
+    config = tyro.cli(Quickstart, description=__doc__)
+    try:
+        run(config)
+    except KeyboardInterrupt:
+        print("\nInterrupted. What was trained is in the store: the same command goes on from there.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
