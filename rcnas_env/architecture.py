@@ -78,7 +78,7 @@ class NetworkSpec:
     classes: int = 10
 
     def __post_init__(self) -> None:
-        stages = tuple(self.stages)
+        stages = tuple(self.stages) if isinstance(self.stages, list | tuple) else ()
         if not stages or not all(isinstance(stage, StageSpec) for stage in stages):
             raise ValueError(f"stages must be one StageSpec or more, got {self.stages!r}")
         if not isinstance(self.stem, StemSpec):

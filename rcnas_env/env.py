@@ -84,8 +84,9 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
 
     ## Reward
     Eq. 4, in `info["reward_terms"]` term by term; see `rcnas_env.reward`. ε anneals from 1 to 0 over
-    `annealing_steps` environment steps, counted over episodes until a reset with a seed. Where the reward cannot depend on the
-    student's accuracy (over budget at ε = 0 or under the hard penalty) the student is not trained.
+    `annealing_steps` environment steps, counted over episodes until a reset with a seed. Where the reward
+    cannot depend on the student's accuracy (over budget at ε = 0 or under the hard penalty) the student is
+    not trained.
 
     ## Info
     | key | meaning |

@@ -124,4 +124,5 @@ def caption(task: Task, student: NetworkSpec, terms: RewardTerms, evaluation: Ev
     params = cost(student).params
     accuracy = "not trained" if evaluation is None else f"{evaluation.robust_accuracy:.1%} robust"
     fits = "within" if terms.within_budget else "over"
-    return f"{task.attack}: {accuracy}, {params:,} parameters, {terms.macs:,} MACs ({fits} budget), reward {terms.reward:+.3f}"
+    figures = f"{params:,} parameters, {terms.macs:,} MACs ({fits} budget), reward {terms.reward:+.3f}"
+    return f"{task.attack}: {accuracy}, {figures}"

@@ -72,7 +72,7 @@ class RCNASVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Reset every environment; one seed is spread as seed, seed + 1, … over them."""
-        first = seed
+        first = seed  # a name that the comprehension's type does not widen again
         seeds = (
             first if isinstance(first, list) else [None if first is None else first + i for i in range(self.num_envs)]
         )

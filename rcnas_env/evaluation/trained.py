@@ -21,7 +21,7 @@ Training = tuple[dict[str, Any], bytes]
 
 
 def resolve_device(device: str) -> str:
-    """ "auto" is the first GPU where there is one, else the CPU; anything else stays as it is."""
+    """Resolve "auto" to the first GPU where there is one, else the CPU; anything else stays as it is."""
     if device != "auto":
         return str(torch.device(device))
     return "cuda" if torch.cuda.is_available() else "cpu"
