@@ -6,16 +6,22 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from agents.state_encoder import StateEncoder
 from agents.vpg import VPG, VPGConfig
+from rcnas_env.validation import require_fields, require_integer, require_number
 
 FORMAT = 1
+
+_SETTINGS = ("format", "agent", "iteration", "steps_taken", "reward_sum", "reward_count", "extra")
+_ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
 
 
 class CheckpointError(ValueError):
@@ -23,7 +29,7 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str, Any] | None = None) -> None:
-    """Save `agent` to `folder`, replacing what is there in one rename.
+    """Save `agent` to `folder`; whenever this is killed, `load_checkpoint` finds either the old or the new one.
 
     Args:
         extra: JSON values to keep along, such as the environments' step count.
@@ -50,17 +56,20 @@ def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str,
             temporary / "weights.safetensors",
         )
         (temporary / "agent.json").write_text(json.dumps(settings, indent=1, allow_nan=False), encoding="utf-8")
+        replaced = _replaced(target)
         if target.exists():
-            replaced = target.with_name(f".replaced-{target.name}")
             shutil.rmtree(replaced, ignore_errors=True)
             os.replace(target, replaced)
-            os.replace(temporary, target)
-            shutil.rmtree(replaced, ignore_errors=True)
-        else:
-            os.replace(temporary, target)
+        os.replace(temporary, target)
+        shutil.rmtree(replaced, ignore_errors=True)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def has_checkpoint(folder: str | os.PathLike[str]) -> bool:
+    """Whether `load_checkpoint` would find something in `folder`, be it damaged."""
+    return Path(folder).exists() or _replaced(Path(folder)).exists()
 
 
 def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[VPG, dict[str, Any]]:
@@ -71,36 +80,63 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[VPG, dict[str, Any]
     """
     source = Path(folder)
     if not source.exists():  # killed between the two renames of a replacement
-        source = source.with_name(f".replaced-{source.name}")
+        source = _replaced(source)
     try:
         settings = json.loads((source / "agent.json").read_text(encoding="utf-8"))
         tensors = load_file(source / "weights.safetensors")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"checkpoint {str(folder)!r} cannot be read: {error}") from None
     except Exception as error:  # safetensors' own error type has no common base
         raise CheckpointError(f"checkpoint {str(folder)!r} has damaged weights: {error}") from None
     try:
         return _restore(settings, tensors), dict(settings["extra"])
-    except (KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
         raise CheckpointError(f"checkpoint {str(folder)!r} does not hold an agent: {error}") from None
 
 
-def _restore(settings: dict[str, Any], tensors: dict[str, Tensor]) -> VPG:
-    if settings["format"] != FORMAT:
-        raise CheckpointError(f"checkpoint format must be {FORMAT}, got {settings['format']!r}")
-    described = settings["agent"]
+def _replaced(target: Path) -> Path:
+    """Where the old checkpoint is between the two renames of a replacement."""
+    return target.with_name(f".replaced-{target.name}")
+
+
+def _restore(settings: Any, tensors: dict[str, Tensor]) -> VPG:
+    found = settings.get("format") if isinstance(settings, dict) else None
+    if found != FORMAT:  # first: another format may well have other fields
+        raise ValueError(f"format must be {FORMAT}, got {found!r}")
+    require_fields("checkpoint", settings, _SETTINGS)
+    described = require_fields("agent", settings["agent"], ("name", "seed", "config", "encoder"))
+    config = require_fields("agent.config", described["config"], [field.name for field in fields(VPGConfig)])
+    unknown = [name for name in tensors if name.split("/")[0] not in ("encoder", "policy", "optimizer")]
+    if unknown:
+        raise ValueError(f"weights must be of encoder, policy and optimizer, got {unknown[0]!r}")
     encoder = StateEncoder(**described["encoder"])
     encoder.load_state_dict(_part(tensors, "encoder/"))
-    agent = VPG(encoder, VPGConfig(**described["config"]), described["seed"], described["name"])
+    agent = VPG(encoder, VPGConfig(**config), described["seed"], described["name"])
     agent.policy.load_state_dict(_part(tensors, "policy/"))
+    state = _optimizer_state(_part(tensors, "optimizer/"), [p.shape for p in agent.policy.parameters()])
+    agent.optimizer.load_state_dict({**agent.optimizer.state_dict(), "state": state})
+    agent.iteration = require_integer("iteration", settings["iteration"], 0)
+    agent.steps_taken = require_integer("steps_taken", settings["steps_taken"], 0)
+    agent.reward_sum = require_number("reward_sum", settings["reward_sum"])
+    agent.reward_count = require_integer("reward_count", settings["reward_count"], 0)
+    return agent
+
+
+def _optimizer_state(tensors: dict[str, Tensor], shapes: list[torch.Size]) -> dict[int, dict[str, Tensor]]:
+    """Adam's state by parameter: of all the parameters, or of none before the first step."""
     state: dict[int, dict[str, Tensor]] = {}
-    for name, value in _part(tensors, "optimizer/").items():
+    for name, value in tensors.items():
         index, entry = name.split("/", 1)
         state.setdefault(int(index), {})[entry] = value
-    agent.optimizer.load_state_dict({**agent.optimizer.state_dict(), "state": state})
-    agent.iteration, agent.steps_taken = settings["iteration"], settings["steps_taken"]
-    agent.reward_sum, agent.reward_count = settings["reward_sum"], settings["reward_count"]
-    return agent
+    if state and set(state) != set(range(len(shapes))):
+        raise ValueError(f"optimizer must have a state for {len(shapes)} parameters, got {len(state)}")
+    for number, entries in state.items():
+        moments = [entries[entry].shape for entry in entries if entry != "step"]
+        if set(entries) != _ADAM_STATE or any(shape != shapes[number] for shape in moments):
+            raise ValueError(
+                f"optimizer must have Adam's state of parameter {number}, of shape {tuple(shapes[number])}"
+            )
+    return state
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

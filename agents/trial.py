@@ -55,7 +55,8 @@ def trial_of(info: Mapping[str, Any]) -> Trial:
         macs=int(info["macs"]),
         within_budget=bool(terms["within_budget"]),
         reward=float(terms["reward"]),
-        robust_accuracy=None if info["robust_accuracy"] is None else float(info["robust_accuracy"]),
+        # not `is None`: beside a number in a vector environment's batched info, gymnasium stores None as NaN
+        robust_accuracy=float(info["robust_accuracy"]) if info["evaluated"] else None,
         from_store=info["effort"].from_store,
     )
 

@@ -28,7 +28,7 @@ from rich.console import Console
 
 import rcnas_env
 from agents.agent import Agent
-from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
 from agents.pretraining import diverse_observations
 from agents.random_search import RandomSearch
 from agents.scaling_rule import ScalingRule
@@ -53,8 +53,8 @@ TARGET_TEACHER, TARGET_ATTACK, TARGET_BUDGET_SHARE = "WRN-16-1", "cw-40", 0.4
 """The target task: none of the three is in the meta-training pool."""
 
 
-QUICK = Recipe(epochs=2, batch_size=32, inner_steps=3, relative_step=0.5)
-"""Many small steps with few inner ones: tells networks apart at a quarter of the default recipe's cost
+QUICK = Recipe(epochs=2, batch_size=64, inner_steps=3, relative_step=0.5, n_eval=128)
+"""Few epochs with few inner steps: tells networks apart at a quarter of the default recipe's cost
 (docs/paper-notes.md has the measurement)."""
 
 
@@ -75,12 +75,14 @@ class Quickstart:
     """Worker processes of one thread each; 0 trains in this process."""
     device: str = "auto"
     """"auto" (a GPU where there is one), "cpu", "cuda:0", …"""
-    meta_iterations: int = 3
+    meta_iterations: int = 2
     """M of Algorithm 1 (paper: 100); every iteration is one episode of T = 5 steps in each of meta_envs."""
     meta_envs: int = 2
     """Episodes side by side, a task of each a step."""
-    evaluations: int = 10
+    evaluations: int = 8
     """Students that fine-tuning may try on the target task, and random search too (paper: 10 iterations)."""
+    search_envs: int = 2
+    """Students tried side by side on the target task; also those behind each gradient step of fine-tuning."""
     learning_rate: float = 0.02
     """Of the policy's Adam."""
     pretrain_steps: int = 300
@@ -133,7 +135,7 @@ def meta_train(config: Quickstart, evaluator: Evaluator, folder: Path) -> tuple[
         (agent, mean reward of each iteration, students tried).
     """
     checkpoint = folder / "agent"
-    if checkpoint.exists():
+    if has_checkpoint(checkpoint):
         agent, extra = load_checkpoint(checkpoint)
         rewards, tried = list(extra["rewards"]), int(extra["tried"])
     else:
@@ -163,7 +165,7 @@ def search(config: Quickstart, agent: Agent, evaluator: Evaluator, task: Task) -
     """Let `agent` try students on `task`: T = 1, over-budget students at once at −1 (ε = 0)."""
     envs = gym.make_vec(
         "RCNAS-v0",
-        num_envs=max(1, config.workers),
+        num_envs=config.search_envs,
         tasks=task,
         recipe=config.recipe,
         engine=evaluator,

@@ -56,12 +56,14 @@ def validate_action(action: object, stages: int = 3) -> tuple[NDArray[np.float64
 
 def _numbers(part: str, value: object, stages: int, allowed: str) -> NDArray[np.float64]:
     try:
-        array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise ValueError(f"action[{part!r}] must be {allowed}, got {value!r}") from None
+        array = np.asarray(value)
+    except (TypeError, ValueError):  # rows of unequal length, for instance
+        array = np.asarray(None)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"action[{part!r}] must be {allowed}, got {value!r}")
     if array.shape != (stages, 2):
         raise ValueError(f"action[{part!r}] must have shape ({stages}, 2), got {array.shape}")
-    return array
+    return array.astype(np.float64)
 
 
 def round_half_up(value: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,12 +23,11 @@ from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import Store, open_store
 from rcnas_env.presets import preset_entry
 from rcnas_env.rendering import RENDER_MODES, Renderer
-from rcnas_env.task import ATTACK_SOURCES, N_STAGE, FixedTasks, Task, TaskSource
-from rcnas_env.training.recipe import Recipe
+from rcnas_env.task import ATTACK_SOURCES, N_STAGE, Task, Tasks, make_task_source
+from rcnas_env.training.recipe import Recipe, make_recipe
 from rcnas_env.validation import require_choice, require_integer
 
 Observation = dict[str, NDArray[np.float32]]
-Tasks = Task | Sequence[Task] | TaskSource
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
     ) -> None:
         chosen = preset_entry(preset)
         self.recipe = chosen.recipe if recipe is None else make_recipe(recipe)
-        self.tasks = make_task_source(chosen.buffers() if tasks is None else tasks)
+        self.set_tasks(chosen.buffers() if tasks is None else tasks)
         if attack_source is not None:
             require_choice("attack_source", attack_source, ATTACK_SOURCES)
         self.attack_source = attack_source
@@ -147,7 +146,6 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         if render_mode is not None:
             require_choice("render_mode", render_mode, RENDER_MODES)
         self.render_mode = render_mode
-        self._check_data()
         self._owns_engine = isinstance(engine, str)
         self.evaluator = make_engine(engine, open_store(store), **(engine_options or {}))
         self.action_space: spaces.Dict = compression.action_space(N_STAGE)  # type: ignore[assignment]
@@ -198,6 +196,18 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         if self._owns_engine:
             self.evaluator.close()
         self._renderer.close()
+
+    def set_tasks(self, tasks: Tasks) -> None:
+        """Take all further tasks from `tasks`: a Task, a list of them, or a TaskSource.
+
+        Raises:
+            ValueError: it is none of these, or the recipe's eval set does not fit one of their data sets.
+        """
+        source = make_task_source(tasks)
+        names = getattr(source, "datasets", None) or [task.dataset for task in getattr(source, "tasks", ())]
+        for name in names:  # what a training would run into only later
+            validate_eval_size(name, self.recipe.n_eval)
+        self.tasks = source
 
     # -- the parts of reset and step, which the vector environment interleaves ---------------------------
 
@@ -303,12 +313,6 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
             return task
         return Task(task.dataset, task.attack, task.teacher, task.budget, task.epsilon, self.attack_source or "student")
 
-    def _check_data(self) -> None:
-        """Errors that a training would run into only later: here, before any has started."""
-        names = getattr(self.tasks, "datasets", None) or [task.dataset for task in getattr(self.tasks, "tasks", ())]
-        for name in names:
-            validate_eval_size(name, self.recipe.n_eval)
-
 
 def observation_space(n_eval: int) -> spaces.Dict:
     """The space of observations with `n_eval` eval images; see RCNASEnv."""
@@ -320,31 +324,3 @@ def observation_space(n_eval: int) -> spaces.Dict:
             "cost": spaces.Box(0.0, np.inf, (n_eval,), np.float32),
         }
     )
-
-
-def make_recipe(recipe: Recipe | Mapping[str, Any]) -> Recipe:
-    """A Recipe from one, or from a mapping of its fields.
-
-    Raises:
-        ValueError: it is neither, or a field is unknown or out of range.
-    """
-    if isinstance(recipe, Recipe):
-        return recipe
-    if isinstance(recipe, Mapping):
-        return Recipe.from_dict(recipe)
-    raise ValueError(f"recipe must be a Recipe or a mapping of its fields, got {recipe!r}")
-
-
-def make_task_source(tasks: Tasks) -> TaskSource:
-    """A task source from a Task, a list of them, or a source.
-
-    Raises:
-        ValueError: it is none of these.
-    """
-    if isinstance(tasks, Task):
-        return FixedTasks((tasks,))
-    if isinstance(tasks, list | tuple):
-        return FixedTasks(tuple(tasks))
-    if not all(hasattr(tasks, name) for name in ("reset", "sample", "add_student")):
-        raise ValueError(f"tasks must be a Task, a list of them, or a TaskSource, got {tasks!r}")
-    return tasks  # type: ignore[return-value]

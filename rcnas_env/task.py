@@ -143,10 +143,20 @@ class FixedTasks:
 
 @dataclass(frozen=True)
 class TeacherEntry:
-    """An entry of the architecture buffer: a network's name or spec, with the budgets (MACs) that it is paired with."""
+    """An entry of the architecture buffer: a network's name or spec, with the budgets (MACs) that it is paired with.
+
+    Raises:
+        ValueError: there is no budget.
+    """
 
     network: str | NetworkSpec
     budgets: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        budgets = tuple(self.budgets) if isinstance(self.budgets, list | tuple) else ()
+        if not budgets:
+            raise ValueError(f"teacher.budgets must be a list of one number of MACs or more, got {self.budgets!r}")
+        object.__setattr__(self, "budgets", budgets)
 
 
 @dataclass
@@ -154,6 +164,9 @@ class TaskBuffers:
     """The data, attack and architecture buffers of Algorithm 1; each student joins the architecture buffer.
 
     A student inherits the budgets of the teacher it came from, and stands for its data set's image shape only.
+
+    Raises:
+        ValueError: a buffer is empty, or one of its combinations is no valid Task.
     """
 
     datasets: Sequence[str]
@@ -168,6 +181,8 @@ class TaskBuffers:
             if isinstance(value, str) or not len(value):
                 raise ValueError(f"buffers.{name} must be a list of one entry or more, got {value!r}")
             setattr(self, name, tuple(value))
+        if not all(isinstance(entry, TeacherEntry) for entry in self.teachers):
+            raise ValueError(f"buffers.teachers must be TeacherEntry objects, got {self.teachers!r}")
         self.base_tasks()  # every combination is validated before any training
 
     def base_tasks(self) -> tuple[Task, ...]:
@@ -196,3 +211,22 @@ class TaskBuffers:
     def add_student(self, task: Task, student: NetworkSpec) -> None:
         """Put `student` into the architecture buffer, with the budget of the task it came from."""
         self.students.setdefault(task.dataset, []).append(TeacherEntry(student, (task.budget,)))
+
+
+Tasks = Task | Sequence[Task] | TaskSource
+"""What users may give as tasks; see `make_task_source`."""
+
+
+def make_task_source(tasks: Tasks) -> TaskSource:
+    """A task source from a Task, a list of them, or a source.
+
+    Raises:
+        ValueError: it is none of these.
+    """
+    if isinstance(tasks, Task):
+        return FixedTasks((tasks,))
+    if isinstance(tasks, list | tuple):
+        return FixedTasks(tuple(tasks))
+    if not all(hasattr(tasks, name) for name in ("reset", "sample", "add_student")):
+        raise ValueError(f"tasks must be a Task, a list of them, or a TaskSource, got {tasks!r}")
+    return tasks  # type: ignore[return-value]

@@ -81,6 +81,7 @@ class RCNASVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         jobs: list[Job | None] = []
         for env, own_seed in zip(self.envs, seeds, strict=True):
             super(RCNASEnv, env).reset(seed=own_seed)
+            env.steps_taken = self.steps_taken
             jobs.append(env.begin_episode(own_seed, options))
         self._elapsed[:], self._finished[:] = 0, False
         self.steps_taken = self.envs[0].steps_taken
@@ -91,7 +92,13 @@ class RCNASVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         return observations, infos
 
     def step(self, actions: Any) -> tuple[Observation, Arrays, Arrays, Arrays, dict[str, Any]]:
-        """One step of every environment; one whose episode was truncated before is reset instead."""
+        """One step of every environment; one whose episode was truncated before is reset instead.
+
+        Raises:
+            ValueError: actions are not batched parts of RCNASEnv's action, one row an environment.
+        """
+        if not isinstance(actions, Mapping) or any(len(part) != self.num_envs for part in actions.values()):
+            raise ValueError(f"actions must be a mapping of parts with {self.num_envs} rows each, got {actions!r}")
         for env in self.envs:
             env.steps_taken = self.steps_taken
         steps = [

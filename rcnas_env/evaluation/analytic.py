@@ -75,12 +75,12 @@ class AnalyticEvaluator:
 
     def evaluate(self, jobs: Sequence[Job], on_done: OnDone | None = None) -> list[Evaluation]:
         """See `Evaluator`."""
-        evaluations = []
-        for job in jobs:
-            evaluations.append(self._evaluate(job))
+        found: dict[Job, Evaluation] = {}  # by job, not by key: accuracy here depends on the task's teacher
+        for job in dict.fromkeys(jobs):
+            found[job] = self._evaluate(job)
             if on_done:
-                on_done(job, evaluations[-1])
-        return evaluations
+                on_done(job, found[job])
+        return [found[job] for job in jobs]
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -112,7 +112,7 @@ class AnalyticEvaluator:
             robust_accuracy=accuracy,
             adversarial_loss=-math.log(max(accuracy, 1e-3)),
             robust=tuple(bool(share < accuracy) for share in spread),
-            lips=tuple(float(value) for value in lips),
+            lips=() if job.source_job else tuple(float(value) for value in lips),
             zero_perturbations=0.0,
             diverged=False,
             training_seconds=0.0,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -11,7 +12,7 @@ from rcnas_env.evaluation.store import Store
 from rcnas_env.registry import Registry
 
 OnDone = Callable[[Job, Evaluation], None]
-"""Called once a job as its evaluation arrives, in whatever order; for progress bars."""
+"""Called once for each distinct job as its evaluation arrives, in whatever order; for progress bars."""
 
 
 class Evaluator(Protocol):
@@ -42,14 +43,24 @@ def make_engine(engine: str | Evaluator, store: Store, **options: Any) -> Evalua
 
     Raises:
         UnknownNameError: no such engine; the message lists the known ones.
+        ValueError: neither a name nor an Evaluator, or options that the engine does not take.
     """
     if not isinstance(engine, str):
+        if not callable(getattr(engine, "evaluate", None)) or options:
+            raise ValueError(f"engine must be a name, or an Evaluator without engine_options, got {engine!r}")
         return engine
     import rcnas_env.evaluation.analytic
     import rcnas_env.evaluation.tabular
     import rcnas_env.evaluation.trained  # noqa: F401  (each registers itself)
 
-    return _ENGINES[engine](store, **options)
+    factory = _ENGINES[engine]
+    parameters = inspect.signature(factory).parameters
+    taken = [name for name in parameters if name != "store"]
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for name in options:
+        if name not in taken and not takes_any:
+            raise ValueError(f"engine_options of {engine!r} must be among {', '.join(taken) or 'none'}, got {name!r}")
+    return factory(store, **options)
 
 
 def known_engines() -> tuple[str, ...]:

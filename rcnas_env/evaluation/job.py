@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ class Job:
                 f"{self.task.dataset!r}, got {self.network.input} and {self.network.classes}"
             )
         validate_eval_size(self.task.dataset, self.recipe.n_eval)
-        require_integer("job.seed", self.seed, 0)
+        object.__setattr__(self, "seed", require_integer("job.seed", self.seed, 0))
         require_choice("job.split", self.split, SPLITS)
 
     @property
@@ -64,7 +65,7 @@ class Job:
         """The radius trained against: the recipe's, or the data set's."""
         return dataset_entry(self.task.dataset).epsilon if self.recipe.epsilon is None else self.recipe.epsilon
 
-    @property
+    @functools.cached_property
     def training_key(self) -> str:
         """Identity of the training, 64 hexadecimal digits."""
         recipe = {name: value for name, value in self.recipe.to_dict().items() if name not in _ATTACK_ONLY_FIELDS}
@@ -76,7 +77,7 @@ class Job:
         }
         return _digest("training", content)
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Identity of the evaluation, 64 hexadecimal digits."""
         content = {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
+
+from rcnas_env.validation import require_boolean, require_integer, require_number
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Evaluation:
         del value["from_store"]
         value["robust"] = [int(entry) for entry in self.robust]
         value["lips"] = list(self.lips)
-        if self.diverged:
+        if math.isinf(self.adversarial_loss):
             value["adversarial_loss"] = None
         return value
 
@@ -57,14 +60,32 @@ class Evaluation:
         """Read `to_dict`'s form.
 
         Raises:
-            ValueError: a field is missing or unknown.
+            ValueError: a field is missing, unknown, or not what the class documents.
         """
         names = {entry.name for entry in fields(cls)} - {"from_store"}
         if set(value) != names:
             raise ValueError(f"evaluation record must have the fields {sorted(names)}, got {sorted(value)}")
         given = dict(value)
-        given["robust"] = tuple(bool(entry) for entry in given["robust"])
-        given["lips"] = tuple(given["lips"])
-        if given["adversarial_loss"] is None:
-            given["adversarial_loss"] = float("inf")
+        for name in ("params", "macs", "images"):
+            given[name] = require_integer(f"evaluation.{name}", given[name], 0)
+        for name in ("clean_accuracy", "robust_accuracy", "zero_perturbations"):
+            given[name] = require_number(f"evaluation.{name}", given[name], minimum=0.0, maximum=1.0)
+        for name in ("training_seconds", "attack_seconds"):
+            given[name] = require_number(f"evaluation.{name}", given[name], minimum=0.0)
+        loss = given["adversarial_loss"]
+        given["adversarial_loss"] = math.inf if loss is None else require_number("evaluation.adversarial_loss", loss)
+        require_boolean("evaluation.diverged", given["diverged"])
+        if not isinstance(given["key"], str) or not isinstance(given["provenance"], Mapping):
+            raise ValueError(f"evaluation must have a string as key and an object as provenance, got {value!r}")
+        given["robust"] = tuple(bool(entry) for entry in _per_image(given, "robust", maximum=1, may_be_empty=False))
+        given["lips"] = tuple(_per_image(given, "lips", maximum=math.inf, may_be_empty=True))
         return cls(**given, from_store=from_store)
+
+
+def _per_image(given: Mapping[str, Any], name: str, maximum: float, may_be_empty: bool) -> list[float]:
+    """The list `name` of a record: a number from 0 to `maximum` for each of its images."""
+    values, images = given[name], given["images"]
+    fits = isinstance(values, list | tuple) and (len(values) == images or (may_be_empty and not values))
+    if not fits or not all(isinstance(entry, int | float) and 0 <= entry <= maximum for entry in values):
+        raise ValueError(f"evaluation.{name} must be {images} numbers from 0 to {maximum}, got {values!r}")
+    return list(values)

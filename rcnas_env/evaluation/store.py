@@ -12,11 +12,14 @@ Of two writers of the same key the later wins; both wrote the same result.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import tempfile
 from pathlib import Path
 from typing import Any, Protocol
+
+from safetensors import SafetensorError, deserialize
 
 from rcnas_env.evaluation.record import Evaluation
 
@@ -58,11 +61,11 @@ class MemoryStore:
 
     def load_training(self, key: str) -> tuple[dict[str, Any], bytes] | None:
         """See `Store`."""
-        return self._trainings.get(key)
+        return copy.deepcopy(self._trainings.get(key))
 
     def save_training(self, key: str, report: dict[str, Any], weights: bytes) -> None:
         """See `Store`."""
-        self._trainings[key] = (dict(report), weights)
+        self._trainings[key] = (copy.deepcopy(report), weights)
 
 
 class FolderStore:
@@ -78,7 +81,7 @@ class FolderStore:
             return None
         try:
             found = Evaluation.from_dict(value, from_store=True)
-        except (ValueError, TypeError):
+        except ValueError:
             return None
         return found if found.key == key else None
 
@@ -88,13 +91,13 @@ class FolderStore:
         self._write(self._path("evaluations", evaluation.key, ".json"), text.encode())
 
     def load_training(self, key: str) -> tuple[dict[str, Any], bytes] | None:
-        """See `Store`. A report without weights, or weights without a report, count as absent."""
+        """See `Store`. A report without weights, weights without a report, or half of either count as absent."""
         report = self._read_json(self._path("trainings", key, ".json"))
         try:
             weights = self._path("trainings", key, ".safetensors").read_bytes()
         except OSError:
             return None
-        return None if report is None else (report, weights)
+        return (report, weights) if report is not None and _usable(report, weights) else None
 
     def save_training(self, key: str, report: dict[str, Any], weights: bytes) -> None:
         """See `Store`. The report is written last: it stands for a whole entry."""
@@ -108,7 +111,7 @@ class FolderStore:
     def _read_json(path: Path) -> dict[str, Any] | None:
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return None
         return value if isinstance(value, dict) else None
 
@@ -119,10 +122,23 @@ class FolderStore:
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
+            os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep a shared store from its other users
             os.replace(temporary, path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def _usable(report: dict[str, Any], weights: bytes) -> bool:
+    """Whether a report says what a measurement needs, and its weights are whole."""
+    seconds = report.get("seconds")
+    if not isinstance(report.get("diverged"), bool) or not isinstance(seconds, int | float):
+        return False
+    try:
+        deserialize(weights)
+    except SafetensorError:
+        return False
+    return True
 
 
 def default_store_folder() -> Path:
@@ -142,4 +158,6 @@ def open_store(store: str | os.PathLike[str] | Store | None) -> Store:
         return FolderStore(default_store_folder())
     if isinstance(store, str | os.PathLike):
         return FolderStore(store)
+    if not callable(getattr(store, "load_evaluation", None)):
+        raise ValueError(f'store must be "default", a folder, a Store or None, got {store!r}')
     return store

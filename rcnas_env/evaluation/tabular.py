@@ -30,19 +30,20 @@ class TabularEvaluator:
         Raises:
             NotRecordedError: one of them was never recorded.
         """
-        found = []
-        for job in jobs:
-            evaluation = self.store.load_evaluation(job.key)
+        keys = [job.key for job in jobs]
+        found: dict[str, Evaluation] = {}
+        for key, job in dict(zip(keys, jobs, strict=True)).items():
+            evaluation = self.store.load_evaluation(key)
             if evaluation is None:
                 raise NotRecordedError(
                     f"no recorded evaluation of {job.network.to_json()} under {job.task.attack} on "
-                    f"{job.task.dataset} (key {job.key[:12]}…): the tabular engine only looks up; record it with "
+                    f"{job.task.dataset} (key {key[:12]}…): the tabular engine only looks up; record it with "
                     "the trained engine first"
                 )
-            found.append(evaluation)
+            found[key] = evaluation
             if on_done:
                 on_done(job, evaluation)
-        return found
+        return [found[key] for key in keys]
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -60,13 +60,11 @@ class TrainedEvaluator:
                 if on_done:
                     on_done(job, stored)
         missing = {key: job for key, job in wanted.items() if key not in found}
-        if missing:
-            trainings = self._trainings(missing.values())
-            for job, evaluation in self._measurements(missing, trainings):
-                self.store.save_evaluation(evaluation)
-                found[job.key] = evaluation
-                if on_done:
-                    on_done(job, evaluation)
+        for job, evaluation in self._compute(missing):
+            self.store.save_evaluation(evaluation)
+            found[job.key] = evaluation
+            if on_done:
+                on_done(job, evaluation)
         return [found[job.key] for job in jobs]
 
     def close(self) -> None:
@@ -75,45 +73,57 @@ class TrainedEvaluator:
             self._executor.shutdown(cancel_futures=True)
             self._executor = None
 
-    def _trainings(self, jobs: Iterable[Job]) -> dict[str, Training]:
-        """The trainings that `jobs` need, by key: their own networks' and those of attacked teachers."""
-        needed: dict[str, Job] = {}
-        for job in jobs:
-            for training in (job, job.source_job):
-                if training is not None:
-                    needed.setdefault(training.training_key, training)
+    def _compute(self, jobs: dict[str, Job]) -> Iterator[tuple[Job, Evaluation]]:
+        """Evaluate `jobs`, each as soon as the trainings it needs are there; yields them as they finish."""
+        trainings, new = self._find_trainings(jobs.values())
+        to_train = sorted(
+            new.items(), key=lambda entry: cost(entry[1].network).macs
+        )  # the largest is last: popped first
+        to_measure = dict(jobs)
+        running: dict[Future[Any], tuple[str, Job]] = {}
+        while to_train or to_measure or running:
+            ready = [key for key, job in to_measure.items() if all(k in trainings for k in needed_trainings(job))]
+            while len(running) < max(1, self.workers) and (ready or to_train):
+                if ready:  # first, so that results come early
+                    key = max(ready, key=lambda k: cost(to_measure[k].network).macs)
+                    ready.remove(key)
+                    job = to_measure.pop(key)
+                    through = trainings[job.source_job.training_key] if job.source_job else None
+                    call = (work.measure, job, *trainings[job.training_key], through, self.device)
+                    running[self._submit(*call)] = ("measure", job)
+                else:
+                    job = to_train.pop()[1]
+                    running[self._submit(work.train, job, self.device)] = ("train", job)
+            done = [(future, *running.pop(future)) for future in wait(running, return_when=FIRST_COMPLETED).done]
+            for future, kind, job in sorted(done, key=lambda entry: entry[1], reverse=True):
+                if kind == "train":  # saved before the caller gets a chance to stop
+                    trainings[job.training_key] = future.result()
+                    self.store.save_training(job.training_key, *trainings[job.training_key])
+                else:
+                    yield job, future.result()
+
+    def _find_trainings(self, jobs: Iterable[Job]) -> tuple[dict[str, Training], dict[str, Job]]:
+        """(trainings that the store has, jobs of those that it has not), by training key."""
+        needed = {key: training for job in jobs for key, training in needed_trainings(job).items()}
         known = {key: self.store.load_training(key) for key in needed}
         trainings = {key: training for key, training in known.items() if training is not None}
-        new = {key: job for key, job in needed.items() if key not in trainings}
-        largest_first = sorted(new.items(), key=lambda entry: -cost(entry[1].network).macs)
-        for key, training in self._run(work.train, {key: (job, self.device) for key, job in largest_first}):
-            self.store.save_training(key, *training)
-            trainings[key] = training
-        return trainings
+        return trainings, {key: job for key, job in needed.items() if key not in trainings}
 
-    def _measurements(self, jobs: dict[str, Job], trainings: dict[str, Training]) -> Iterable[tuple[Job, Evaluation]]:
-        calls = {}
-        largest_first = sorted(jobs.items(), key=lambda entry: -cost(entry[1].network).macs)
-        for key, job in largest_first:
-            report, weights = trainings[job.training_key]
-            source = job.source_job
-            through = trainings[source.training_key] if source is not None else None
-            calls[key] = (job, report, weights, through, self.device)
-        for key, evaluation in self._run(work.measure, calls):
-            yield jobs[key], evaluation
+    def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Run a call in a worker process, or here and now where there are none."""
+        if self.workers:
+            if self._executor is None:
+                context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has started threads
+                self._executor = ProcessPoolExecutor(self.workers, mp_context=context)
+            return self._executor.submit(function, *arguments)
+        done: Future[Any] = Future()
+        done.set_result(function(*arguments))
+        return done
 
-    def _run(self, function: Callable[..., Any], calls: dict[str, tuple[Any, ...]]) -> Iterable[tuple[str, Any]]:
-        """Run `function` on each call's arguments; yields (key, result) as they finish."""
-        if not self.workers or len(calls) <= 1:
-            for key, arguments in calls.items():
-                yield key, function(*arguments)
-            return
-        if self._executor is None:
-            context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has started threads
-            self._executor = ProcessPoolExecutor(self.workers, mp_context=context)
-        futures = {self._executor.submit(function, *arguments): key for key, arguments in calls.items()}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
+
+def needed_trainings(job: Job) -> dict[str, Job]:
+    """The trainings that a job's measurement needs, by key: its own network's, and an attacked teacher's."""
+    return {training.training_key: training for training in (job, job.source_job) if training is not None}
 
 
 register_engine("trained", TrainedEvaluator)

@@ -105,6 +105,8 @@ def measure(
             if job.source_job is None
             else torch.empty(0)
         )
+    if not all(bool(values.isfinite().all()) for values in (clean_logits, attacked_logits, lips)):
+        return _diverged(job, report, device)  # its weights are finite, but too large to compute with
     clean = clean_logits.argmax(1) == labels
     robust = clean & (attacked_logits.argmax(1) == labels)
     untouched = (attacked == images).flatten(1).all(dim=1)

@@ -39,10 +39,11 @@ class FoldedTwin:
         self._folds = [(conv, bn, _folded_conv(conv)) for conv, bn in pairs]
         inside = {id(module) for pair in pairs for module in pair}
         leaves = [m for m in network.modules() if not any(m.children()) and id(m) not in inside]
-        known: dict[int, object] = {id(leaf): leaf for leaf in leaves}
+        shared = (*leaves, *network.parameters(), *network.buffers())
+        known: dict[int, object] = {id(part): part for part in shared}
         for conv, bn, folded in self._folds:
             known[id(conv)], known[id(bn)] = folded, nn.Identity()
-        self.module: nn.Module = copy.deepcopy(network, known)  # copies containers; leaves come out of `known`
+        self.module: nn.Module = copy.deepcopy(network, known)  # copies containers; all else comes out of `known`
         self.refresh()
 
     @torch.no_grad()
@@ -52,7 +53,8 @@ class FoldedTwin:
             assert bn.running_var is not None and bn.running_mean is not None and folded.bias is not None
             scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
             _copy_weight(conv.weight * scale[:, None, None, None], conv.groups, folded)
-            folded.bias.copy_(bn.bias - bn.running_mean * scale)
+            mean = bn.running_mean if conv.bias is None else bn.running_mean - conv.bias
+            folded.bias.copy_(bn.bias - mean * scale)
 
 
 def _folded_conv(conv: nn.Conv2d) -> nn.Conv2d:
@@ -65,7 +67,10 @@ def _folded_conv(conv: nn.Conv2d) -> nn.Conv2d:
             conv.kernel_size,  # type: ignore[arg-type]
             conv.stride,  # type: ignore[arg-type]
             conv.padding,  # type: ignore[arg-type]
+            conv.dilation,  # type: ignore[arg-type]
             groups=1 if narrow else conv.groups,
+            padding_mode=conv.padding_mode,
+            dtype=conv.weight.dtype,
         )
     folded.to_empty(device=conv.weight.device)
     assert folded.bias is not None

@@ -107,7 +107,7 @@ def fit(
                 loss = _step(model, twin, images[batch], labels[batch], recipe, epsilon, noise, optimizer)
                 total += len(batch) * loss
                 schedule.step()
-            losses.append(total.item() / len(labels))
+            losses.append(total.item() / (len(labels) - last_batch_is_single))
             if not math.isfinite(losses[-1]):
                 break
     model.eval()

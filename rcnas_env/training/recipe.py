@@ -100,3 +100,16 @@ class Recipe:
     def but(self, **changes: Any) -> Recipe:
         """This recipe with some fields changed."""
         return replace(self, **changes)
+
+
+def make_recipe(recipe: Recipe | Mapping[str, Any]) -> Recipe:
+    """A Recipe from one, or from a mapping of its fields.
+
+    Raises:
+        ValueError: it is neither, or a field is unknown or out of range.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if isinstance(recipe, Mapping):
+        return Recipe.from_dict(recipe)
+    raise ValueError(f"recipe must be a Recipe or a mapping of its fields, got {recipe!r}")

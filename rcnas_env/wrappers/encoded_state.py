@@ -29,5 +29,14 @@ class EncodedState(gym.ObservationWrapper[Any, Any, Any]):
         self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
     def observation(self, observation: dict[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """The encoded observation."""
-        return np.asarray(self.encoder(observation), np.float32).reshape(-1)
+        """The encoded observation.
+
+        Raises:
+            ValueError: the encoder's output has another length than `size`.
+        """
+        encoded = np.asarray(self.encoder(observation), np.float32).reshape(-1)
+        if encoded.shape != self.observation_space.shape:
+            raise ValueError(
+                f"size must be the encoder's output length, {len(encoded)}: {self.observation_space.shape}"
+            )
+        return encoded

@@ -63,7 +63,7 @@ class DiscreteAction(gym.ActionWrapper[Any, Any, Any]):
             ValueError: it is outside the space.
         """
         flat = np.asarray(action)
-        if flat.shape != self.action_space.shape or not self.action_space.contains(flat.astype(np.int64)):
+        if flat.dtype.kind not in "iu" or not self.action_space.contains(flat):
             raise ValueError(f"action must be in {self.action_space}, got {action!r}")
         keep, switch = flat.reshape(2, self.stages, 2)
         return {"keep": ((keep + 1) / self.levels).astype(np.float32), "switch": switch.astype(np.int8)}

@@ -9,6 +9,7 @@ import gymnasium as gym
 from rcnas_env import META_EPISODE_STEPS
 from rcnas_env.env import RCNASEnv
 from rcnas_env.task import FixedTasks, Task, TaskSource
+from rcnas_env.validation import require_integer
 
 
 def _bare(env: gym.Env[Any, Any]) -> RCNASEnv:
@@ -22,8 +23,8 @@ class _Phase(gym.Wrapper[Any, Any, Any, Any]):
 
     def __init__(self, env: gym.Env[Any, Any], tasks: TaskSource, steps: int) -> None:
         super().__init__(env)
-        _bare(env).tasks = tasks
-        self.steps = steps
+        self.steps = require_integer("steps", steps, 1)
+        _bare(env).set_tasks(tasks)
         self._elapsed = 0
 
     def reset(self, **kwargs: Any) -> tuple[Any, dict[str, Any]]:
