@@ -44,6 +44,7 @@ from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.store import open_store
 from rcnas_env.presets import teacher_entry
 from rcnas_env.task import Task, TaskBuffers
+from rcnas_env.training.fit import cpu_threads
 from rcnas_env.training.recipe import Recipe
 
 META_TEACHERS = ("WRN-10-1", "WRN-10-2")
@@ -161,8 +162,8 @@ def meta_train(config: Quickstart, evaluator: Evaluator, folder: Path) -> tuple[
     return agent, rewards, tried
 
 
-def search(config: Quickstart, agent: Agent, evaluator: Evaluator, task: Task) -> list[Trial]:
-    """Let `agent` try students on `task`: T = 1, over-budget students at once at −1 (ε = 0)."""
+def search(config: Quickstart, agent: Agent, evaluator: Evaluator, task: Task, evaluations: int) -> list[Trial]:
+    """Let `agent` try `evaluations` students on `task`: T = 1, over-budget students at once at −1 (ε = 0)."""
     envs = gym.make_vec(
         "RCNAS-v0",
         num_envs=config.search_envs,
@@ -173,8 +174,8 @@ def search(config: Quickstart, agent: Agent, evaluator: Evaluator, task: Task) -
         max_episode_steps=1,
         training_seed=config.seed,
     )
-    with progress_bar(f"{agent.name} on the target task", config.evaluations) as bar:
-        trials = agent.search(envs, config.evaluations, lambda trial: bar.advance())
+    with progress_bar(f"{agent.name} on the target task", evaluations) as bar:
+        trials = agent.search(envs, evaluations, lambda trial: bar.advance())
     return trials
 
 
@@ -222,8 +223,12 @@ def run(config: Quickstart) -> Path:
     try:
         agent, rewards, meta_tried = meta_train(config, evaluator, folder)
         record.phase("meta-training")
-        rivals: list[Agent] = [RandomSearch(task, config.seed), ScalingRule(task)]
-        trials = {a.name: search(config, a, evaluator, task) for a in (agent, *rivals)}
+        searches: list[tuple[Agent, int]] = [
+            (agent, config.evaluations),
+            (RandomSearch(task, config.seed), config.evaluations),
+            (ScalingRule(task), 1),
+        ]
+        trials = {a.name: search(config, a, evaluator, task, count) for a, count in searches}
         record.phase("search on the target task")
         rows = final_comparison(config, evaluator, task, trials)
         record.phase("final training and attacks")
@@ -231,7 +236,7 @@ def run(config: Quickstart) -> Path:
         evaluator.close()
     title = f"digits test set, accuracy in %; budget {task.budget:,.0f} MACs; chosen by {config.select} on the eval set"
     console.print(table(rows, title))
-    words = verdict(rows, agent.name, [rival.name for rival in rivals])
+    words = verdict(rows, agent.name, [name for name in trials if name != agent.name])
     console.print(f"{words}\nBesides, {agent.name} was meta-trained on {meta_tried} students of other tasks.")
     (folder / "table.md").write_text(f"{title}\n\n{markdown(rows)}\n{words}\n", encoding="utf-8")
     _figures(folder, task, rewards, trials, rows)
@@ -265,7 +270,8 @@ def main() -> int:
     """Command line."""
     config = tyro.cli(Quickstart, description=__doc__)
     try:
-        run(config)
+        with cpu_threads(1):  # this process only waits for the workers, and its own networks are tiny
+            run(config)
     except KeyboardInterrupt:
         print("\nInterrupted. What was trained is in the store: the same command goes on from there.", file=sys.stderr)
         return 130

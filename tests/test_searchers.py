@@ -121,7 +121,7 @@ def test_the_rule_names_a_budget_that_is_too_small() -> None:
 
 def test_the_rule_as_an_agent_scores_its_one_network_as_the_environment_would() -> None:
     own, seen = task(budget_share=0.5), list[Trial]()
-    envs = environments(2, own, training_seed=3)
+    envs = environments(2, own, training_seed=3, engine_options={"noise": 0.05})
     (trial,) = ScalingRule(own).search(envs, 10, seen.append)
     assert seen == [trial]
     assert trial.student == scaling_rule(own.budget, own.teacher)

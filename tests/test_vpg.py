@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,15 +128,19 @@ def updates_made(agent: VPG) -> int:
     return int(next(iter(agent.optimizer.state.values()))["step"])
 
 
-@pytest.mark.parametrize(("update", "expected"), [("step", 5), ("episode", 1)])
-def test_updates_per_iteration(update: str, expected: int) -> None:
-    agent = vpg(update=update)
+@pytest.mark.parametrize(("update", "sizes"), [("step", [1] * 5), ("episode", [5])])
+def test_updates_per_iteration(update: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """T gradient steps of one time step each, or one of all T."""
+    agent, learnt = vpg(update=update), list[Sequence[Experience]]()
+    real = agent.update
+    monkeypatch.setattr(agent, "update", lambda episode: learnt.append(episode) or real(episode))
     report = agent.step(environments(2, steps=5))
-    assert updates_made(agent) == expected
+    assert [len(episode) for episode in learnt] == sizes
+    assert updates_made(agent) == len(sizes)
+    rewards = torch.cat([step.rewards for episode in learnt for step in episode])
+    assert rewards.tolist() == pytest.approx([trial.reward for trial in report.trials])
     assert len(report.trials) == agent.steps_taken == 10
-    assert report.mean_reward == pytest.approx(np.mean([trial.reward for trial in report.trials]), rel=1e-5)
-    agent.step(environments(2, steps=5))
-    assert updates_made(agent) == 2 * expected
+    assert report.mean_reward == pytest.approx(rewards.mean().item())
 
 
 def test_the_encoder_stays_frozen() -> None:
@@ -167,17 +172,31 @@ def test_an_iterations_randomness_derives_from_seed_and_iteration_alone() -> Non
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_iterations_count_the_environments_steps_for_the_annealing() -> None:
+def test_every_iteration_draws_other_actions_for_the_same_task() -> None:
+    students = []
+    for number in (5, 6):
+        agent = vpg()
+        agent.iteration = number
+        students.append([trial.student for trial in agent.step(environments(4)).trials])
+    assert all(a != b for a, b in zip(*students, strict=True))
+
+
+def test_every_iteration_resets_with_a_seed_of_its_own_and_the_annealing_where_it_was() -> None:
     agent, envs = vpg(), environments(2, steps=3)
+    seeds, annealing, reset = [], [], envs.reset
+
+    def noted(**arguments: Any) -> Any:
+        found = reset(**arguments)
+        seeds.append(arguments["seed"])
+        annealing.append(envs.envs[0].annealing)
+        return found
+
+    envs.reset = noted  # type: ignore[method-assign]
     for env in envs.envs:
         env.annealing_steps = 24
-    annealing = []
-    for _ in range(3):
-        agent.step(envs)
-        envs.reset(options={"steps_taken": agent.steps_taken})
-        annealing.append(envs.envs[0].annealing)
-        envs.reset(seed=1)  # a seeded reset would start the annealing again
-    assert annealing == [0.75, 0.5, 0.25]
+    agent.learn(envs, 4)
+    assert len(set(seeds)) == 4
+    assert annealing == [1.0, 0.75, 0.5, 0.25]
 
 
 def test_act_is_the_mode_without_a_generator_and_a_draw_with_one() -> None:
