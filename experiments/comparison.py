@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from rcnas_env.architecture import NetworkSpec
@@ -17,6 +18,7 @@ from rcnas_env.task import Task
 from rcnas_env.training.recipe import Recipe
 
 TEST_ATTACKS = ("clean", "pgd-20", "cw-40", "autoattack")
+SHORT_COLUMNS = {"clean": "clean", "pgd-20": "PGD", "cw-40": "CW", "autoattack": "AA"}
 COLUMNS = {"clean": "clean", "pgd-20": "PGD-20", "cw-40": "CW-40", "autoattack": "AutoAttack"}
 
 
@@ -115,26 +117,21 @@ def standard_error(accuracy: float, images: int) -> float:
 
 
 def table(rows: Sequence[Row], title: str) -> Table:
-    """The rows as a rich table: stages as blocks×planes, r for robust, ↓ for down-sampling."""
-    drawn = Table(title=title, title_justify="left")
-    drawn.add_column("network")
-    drawn.add_column("stages", overflow="fold")
-    for heading in ("parameters", "MACs", "in budget", *headings(rows), "tried"):
-        drawn.add_column(heading, justify="right")
+    """The rows as a rich table of at most 80 columns; accuracies in %, the best of a column in bold."""
+    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    drawn.add_column("network", no_wrap=True)
+    for heading in ("params", "MACs", "fits", *SHORT_COLUMNS.values(), "tried"):
+        drawn.add_column(heading, justify="right", no_wrap=True)
     best = {attack: max(row.accuracies[attack] for row in rows) for attack in TEST_ATTACKS}
     for row in rows:
-        figures = [
-            f"[bold]{row.accuracies[a]:.1%}[/bold]" if row.accuracies[a] == best[a] else f"{row.accuracies[a]:.1%}"
-            for a in TEST_ATTACKS
+        figures = [f"{100 * row.accuracies[a]:.1f}" for a in TEST_ATTACKS]
+        marked = [
+            f"[bold]{figure}[/bold]" if row.accuracies[a] == best[a] else figure
+            for a, figure in zip(TEST_ATTACKS, figures, strict=True)
         ]
+        tried = "–" if row.evaluations is None else str(row.evaluations)
         drawn.add_row(
-            row.name,
-            " ".join(stage_label(stage) for stage in row.network.stages),
-            f"{row.params:,}",
-            f"{row.macs:,}",
-            "yes" if row.within_budget else "no",
-            *figures,
-            "–" if row.evaluations is None else str(row.evaluations),
+            row.name, f"{row.params:,}", f"{row.macs:,}", "yes" if row.within_budget else "no", *marked, tried
         )
     return drawn
 

@@ -20,6 +20,7 @@ from rcnas_env.difficulty import lipschitz_coefficients
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.networks import build
+from rcnas_env.networks.folding import FoldedTwin
 from rcnas_env.seeding import derive_seed
 from rcnas_env.training.fit import cpu_threads, fit
 
@@ -57,12 +58,13 @@ def attack_images(job: Job, weights: bytes, device: str = "cpu") -> AttackResult
     """Attack the job's split through its network, white box."""
     images, labels = _attacked_split(job)
     model = load_network(job, weights, device)
+    attacked = FoldedTwin(model).module if job.recipe.folded else model
     attack = attack_entry(job.task.attack).make(job.task.radius, job.network.classes)
     seed = derive_seed(job.seed, "attack", job.task.attack)
     with cpu_threads(job.recipe.threads):
         return run_attack(
             attack,
-            model,
+            attacked,
             images.to(device),
             labels.to(device),
             seed=seed,

@@ -48,7 +48,8 @@ class Recipe:
     precision: str = "fp32"
     """"fp32", or "bf16" autocast."""
     folded: bool = True
-    """Fold batch norms into convolutions in the inner maximisation: the same to rounding, and faster."""
+    """Fold batch norms into convolutions in the inner maximisation and in attacks: the same forward pass to
+    rounding, and faster. Verdicts always come from the network as it is."""
     n_eval: int = 256
     """Images split off the training set to reward students on (paper section 3.2: 256)."""
     n_test: int | None = None
