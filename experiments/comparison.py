@@ -118,9 +118,9 @@ def standard_error(accuracy: float, images: int) -> float:
 
 def table(rows: Sequence[Row], title: str) -> Table:
     """The rows as a rich table of at most 80 columns; accuracies in %, the best of a column in bold."""
-    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1))
+    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
     drawn.add_column("network", no_wrap=True)
-    for heading in ("params", "MACs", "fits", *SHORT_COLUMNS.values(), "tried"):
+    for heading in ("params", "MACs", "fit", *SHORT_COLUMNS.values(), "tried"):
         drawn.add_column(heading, justify="right", no_wrap=True)
     best = {attack: max(row.accuracies[attack] for row in rows) for attack in TEST_ATTACKS}
     for row in rows:

@@ -34,13 +34,16 @@ def stages_figure(teacher: NetworkSpec, students: Mapping[str, NetworkSpec], pat
 def learning_figure(
     meta_rewards: Sequence[float], trials: Mapping[str, Sequence[Trial]], path: Path, rule_reward: float | None = None
 ) -> None:
-    """Left: mean reward of each meta-training iteration. Right: reward of each trial on the target task, with
+    """Left: reward of each student of meta-training and the mean so far. Right: reward of each trial on the target task, with
     the best so far as a line (paper Figure 3).
     """
     figure = _figure()
     left, right = figure.subplots(1, 2)
-    left.plot(np.arange(1, len(meta_rewards) + 1), meta_rewards, color=COLOURS[0], marker="o", markersize=3)
-    left.set(title="meta-training", xlabel="iteration", ylabel="mean reward (Eq. 4)")
+    places = np.arange(1, len(meta_rewards) + 1)
+    left.plot(places, meta_rewards, "o", color=COLOURS[0], markersize=3, alpha=0.5)
+    left.plot(places, np.cumsum(meta_rewards) / places, color=COLOURS[0], label="mean so far")
+    left.set(title="meta-training", xlabel="student", ylabel="reward (Eq. 4)")
+    left.legend(fontsize=7, frameon=False)
     for colour, (name, tried) in zip(COLOURS, trials.items(), strict=False):
         rewards = [trial.reward for trial in tried]
         places = np.arange(1, len(rewards) + 1)

@@ -49,7 +49,7 @@ from rcnas_env.training.recipe import Recipe
 
 META_TEACHERS = ("WRN-10-1", "WRN-10-2")
 META_ATTACKS = ("clean", "fgsm", "pgd-20")
-META_BUDGET_SHARES = (0.4, 0.8)
+META_BUDGET_SHARES = (0.3, 0.6)
 TARGET_TEACHER, TARGET_ATTACK, TARGET_BUDGET_SHARE = "WRN-16-1", "cw-40", 0.4
 """The target task: none of the three is in the meta-training pool."""
 
@@ -59,7 +59,7 @@ QUICK = Recipe(epochs=1, batch_size=24, inner_steps=2, relative_step=0.75, n_eva
 (docs/paper-notes.md has the measurement)."""
 
 
-FINAL = Recipe(epochs=5, batch_size=64, inner_steps=3, relative_step=0.5, n_eval=128)
+FINAL = Recipe(epochs=4, batch_size=64, inner_steps=3, relative_step=0.5, n_eval=128)
 """For the chosen networks."""
 
 
@@ -80,11 +80,11 @@ class Quickstart:
     """Worker processes of one thread each; 0 trains in this process."""
     device: str = "auto"
     """"auto" (a GPU where there is one), "cpu", "cuda:0", …"""
-    meta_iterations: int = 2
+    meta_iterations: int = 1
     """M of Algorithm 1 (paper: 100); every iteration is one episode of T = 5 steps in each of meta_envs."""
     meta_envs: int = 2
     """Episodes side by side, a task of each a step."""
-    evaluations: int = 8
+    evaluations: int = 6
     """Students that fine-tuning may try on the target task, and random search too (paper: 10 iterations)."""
     search_envs: int = 2
     """Students tried side by side on the target task; also those behind each gradient step of fine-tuning."""
@@ -96,7 +96,7 @@ class Quickstart:
     """How teachers and students are trained in the search (paper: 5 epochs)."""
     final_recipe: Recipe = field(default_factory=lambda: FINAL)
     """How the chosen networks are trained to the end."""
-    autoattack_images: int = 40
+    autoattack_images: int = 24
     """Test images that AutoAttack, which takes most of the time, is run on; the other attacks take all."""
     wandb: Literal["off", "offline", "online"] = "off"
     """Whether wandb gets the results too."""
@@ -133,22 +133,33 @@ def pretrain_encoder(config: Quickstart, evaluator: Evaluator) -> StateEncoder:
     return encoder
 
 
-def meta_train(config: Quickstart, evaluator: Evaluator, folder: Path) -> tuple[VPG, list[float], int]:
+def meta_train(config: Quickstart, evaluator: Evaluator, folder: Path) -> tuple[VPG, list[float]]:
     """Algorithm 1, with a checkpoint after every iteration; goes on from one that is there.
 
     Returns:
-        (agent, mean reward of each iteration, students tried).
+        (agent, reward of each student tried).
+
+    Raises:
+        ValueError: the folder holds a run with other settings.
     """
+    settings = {
+        "seed": config.seed,
+        "learning_rate": config.learning_rate,
+        "meta_envs": config.meta_envs,
+        "recipe": config.recipe.to_dict(),
+    }
     checkpoint = folder / "agent"
     if has_checkpoint(checkpoint):
         agent, extra = load_checkpoint(checkpoint)
-        rewards, tried = list(extra["rewards"]), int(extra["tried"])
+        if extra["settings"] != settings:
+            raise ValueError(f"out must be a new folder for settings {settings}, got a run of {extra['settings']}")
+        rewards: list[float] = list(extra["rewards"])
     else:
-        settings = VPGConfig(learning_rate=config.learning_rate, update="step", baseline="running")
-        agent = VPG(pretrain_encoder(config, evaluator), settings, config.seed)
-        rewards, tried = [], 0
+        learner = VPGConfig(learning_rate=config.learning_rate, update="step", baseline="running")
+        agent = VPG(pretrain_encoder(config, evaluator), learner, config.seed)
+        rewards = []
     steps = config.meta_iterations * config.meta_envs * rcnas_env.META_EPISODE_STEPS
-    with progress_bar("meta-training", steps, done=tried) as bar:
+    with progress_bar("meta-training", steps, done=len(rewards)) as bar:
         envs = gym.make_vec(
             "RCNAS-v0",
             num_envs=config.meta_envs,
@@ -160,10 +171,9 @@ def meta_train(config: Quickstart, evaluator: Evaluator, folder: Path) -> tuple[
         )
         while agent.iteration < config.meta_iterations:
             report = agent.step(envs, on_trial=lambda trial: bar.advance())
-            rewards.append(report.mean_reward)
-            tried += len(report.trials)
-            save_checkpoint(agent, checkpoint, {"rewards": rewards, "tried": tried})
-    return agent, rewards, tried
+            rewards.extend(trial.reward for trial in report.trials)
+            save_checkpoint(agent, checkpoint, {"rewards": rewards, "settings": settings})
+    return agent, rewards
 
 
 def search(config: Quickstart, agent: Agent, evaluator: Evaluator, task: Task, evaluations: int) -> list[Trial]:
@@ -224,8 +234,9 @@ def run(config: Quickstart) -> Path:
     store = open_store(folder / "store" if config.fresh else "default")
     evaluator = make_engine("trained", store, workers=config.workers, device=config.device)
     task = target_task()
+    resumed = has_checkpoint(folder / "agent")
     try:
-        agent, rewards, meta_tried = meta_train(config, evaluator, folder)
+        agent, rewards = meta_train(config, evaluator, folder)
         record.phase("meta-training")
         searches: list[tuple[Agent, int]] = [
             (agent, config.evaluations),
@@ -242,7 +253,7 @@ def run(config: Quickstart) -> Path:
     console.print(table(rows, title))
     console.print("Test images: " + ", ".join(headings(rows)) + ".")
     words = verdict(rows, agent.name, [name for name in trials if name != agent.name])
-    console.print(f"{words}\nBesides, {agent.name} was meta-trained on {meta_tried} students of other tasks.")
+    console.print(f"{words}\nBesides, {agent.name} was meta-trained on {len(rewards)} students of other tasks.")
     (folder / "table.md").write_text(f"{title}\n\n{markdown(rows)}\n{words}\n", encoding="utf-8")
     _figures(folder, task, rewards, trials, rows)
     record.results = {
@@ -250,7 +261,7 @@ def run(config: Quickstart) -> Path:
         "rows": [row.to_dict() for row in rows],
         "verdict": words,
         "meta_rewards": rewards,
-        "meta_students": meta_tried,
+        "resumed": resumed,
         "trials": {name: [trial.to_dict() for trial in tried] for name, tried in trials.items()},
     }
     record.phase("table and figures")
