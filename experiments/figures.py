@@ -14,6 +14,7 @@ from experiments.comparison import TEST_ATTACKS, Row
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.rendering import draw_stages
 
+TEACHER_GREY = "#9aa5b1"
 COLOURS = ("#d1495b", "#00798c", "#edae49", "#30638e", "#6b705c")
 
 
@@ -34,8 +35,9 @@ def stages_figure(teacher: NetworkSpec, students: Mapping[str, NetworkSpec], pat
 def learning_figure(
     meta_rewards: Sequence[float], trials: Mapping[str, Sequence[Trial]], path: Path, rule_reward: float | None = None
 ) -> None:
-    """Left: reward of each student of meta-training and the mean so far. Right: reward of each trial on the target task, with
-    the best so far as a line (paper Figure 3).
+    """Draw the rewards of meta-training's students and of each trial on the target task (paper Figure 3).
+
+    Left: each student of meta-training and the mean so far. Right: each trial, the best so far as a line.
     """
     figure = _figure()
     left, right = figure.subplots(1, 2)
@@ -63,20 +65,21 @@ def accuracy_figure(rows: Sequence[Row], trials: Mapping[str, Sequence[Trial]], 
     figure = _figure(8.0)
     left, right = figure.subplots(1, 2)
     share = 0.8 / len(rows)
+    colour_of = dict(zip(trials, COLOURS, strict=False))
     for position, row in enumerate(rows):
         places = np.arange(len(TEST_ATTACKS)) + (position - (len(rows) - 1) / 2) * share
         values = [100 * row.accuracies[attack] for attack in TEST_ATTACKS]
-        left.bar(places, values, share, color=COLOURS[position % len(COLOURS)], label=row.name)
+        left.bar(places, values, share, color=colour_of.get(row.name, TEACHER_GREY), label=row.name)
     left.set_xticks(range(len(TEST_ATTACKS)), TEST_ATTACKS)
     left.set(title="after final training, test set", ylabel="accuracy, %")
     left.legend(fontsize=7, frameon=False)
-    for colour, (name, tried) in zip(COLOURS, trials.items(), strict=False):
+    for name, tried in trials.items():
         measured = [trial for trial in tried if trial.robust_accuracy is not None]
         right.scatter(
             [trial.macs / 1e6 for trial in measured],
             [100 * float(trial.robust_accuracy or 0) for trial in measured],
             s=12,
-            color=colour,
+            color=colour_of.get(name, TEACHER_GREY),
             label=name,
         )
     right.axvline(budget / 1e6, color="#888888", linestyle="--", label="budget")

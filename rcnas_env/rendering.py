@@ -110,6 +110,7 @@ def draw_stages(axes: Any, teacher: NetworkSpec, students: dict[str, NetworkSpec
                 bar.set_hatch("//" if stage.robust else "")
         axis.set_xticks(range(len(teacher.stages)), [f"stage {i + 1}" for i in range(len(teacher.stages))])
         axis.set_ylabel("planes" if field == "planes" else "blocks")
+        axis.yaxis.get_major_locator().set_params(integer=True)
         axis.spines[["top", "right"]].set_visible(False)
     axes[0].legend(fontsize=8, frameon=False)
 
