@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 DENSE_WIDTH = 16
-"""Grouped convolutions of at most so many channels run faster as dense ones on a CPU (docs/performance.md)."""
+"""Grouped convolutions of at most so many channels become dense ones on a CPU: many tiny groups cost it more than
+the zeros do."""
 
 
 class FoldedTwin:
