@@ -5,7 +5,6 @@ python -m benchmarks.folding
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ import torch
 import tyro
 from torch import Tensor
 
-from experiments.run_record import hardware, versions
+from benchmarks.summary import print_summary
 from rcnas_env.architecture import NetworkSpec, StageSpec, named_network
 from rcnas_env.networks import build
 from rcnas_env.networks.folding import FoldedTwin
@@ -78,12 +77,7 @@ def main() -> None:
     """Command line."""
     config = tyro.cli(Folding, description=__doc__)
     torch.set_num_threads(1)
-    found = measure(config)
-    if config.json:
-        print(json.dumps({"summary": found, "versions": versions(), "hardware": hardware()}, indent=1))
-        return
-    for name, figures in found.items():
-        print(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
+    print_summary(measure(config), config.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ networks and between seeds, and Kendall's τ of the ranking with that of the def
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import dataclass
 
@@ -19,9 +18,9 @@ import tyro
 from scipy.stats import kendalltau
 
 from agents.random_search import RandomSearch
+from benchmarks.summary import print_summary
 from experiments.progress import progress_bar
 from experiments.quickstart import QUICK, target_task
-from experiments.run_record import hardware, versions
 from rcnas_env.compression import compress
 from rcnas_env.evaluation import work
 from rcnas_env.evaluation.job import Job
@@ -90,12 +89,7 @@ def main() -> None:
     """Command line."""
     config = tyro.cli(Recipes, description=__doc__)
     torch.set_num_threads(1)
-    summary = summarise(measure(config))
-    if config.json:
-        print(json.dumps({"summary": summary, "versions": versions(), "hardware": hardware()}, indent=1))
-        return
-    for name, figures in summary.items():
-        print(f"{name}: " + ", ".join(f"{key} {value:.3g}" for key, value in figures.items()))
+    print_summary(summarise(measure(config)), config.json)
 
 
 if __name__ == "__main__":

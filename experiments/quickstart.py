@@ -287,6 +287,9 @@ def main() -> int:
     try:
         with cpu_threads(1):  # this process only waits for the workers, and its own networks are tiny
             run(config)
+    except ValueError as error:  # CheckpointError too
+        print(f"quickstart: error: {error}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nInterrupted. What was trained is in the store: the same command goes on from there.", file=sys.stderr)
         return 130

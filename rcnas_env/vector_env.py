@@ -34,6 +34,9 @@ class RCNASVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         max_episode_steps: T; episodes are truncated after so many steps.
         on_done: called as each student's or teacher's evaluation arrives (progress bars).
 
+    In batched infos Gymnasium turns the None of a student that was not trained into NaN where another one was;
+    `infos["evaluated"]` tells them apart.
+
     ε anneals over `annealing_steps` steps of all environments together.
     """
 

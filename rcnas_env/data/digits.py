@@ -32,7 +32,7 @@ register_dataset(
         name="digits",
         input=(1, 8, 8),
         classes=10,
-        epsilon=0.2,  # adversarially trained teachers keep about 70 % here: neither trivial nor hopeless
+        epsilon=0.2,  # hard, not hopeless: see the teacher in docs/evidence/quickstart.json
         training_images=IMAGES - TEST_IMAGES,
         load=load_digits_sets,
     )

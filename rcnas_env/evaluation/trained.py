@@ -32,7 +32,7 @@ class TrainedEvaluator:
 
     Args:
         store: kept trainings and evaluations.
-        workers: worker processes, one job each (two processes of one thread beat one process of two); 0
+        workers: worker processes, one job each, with as many threads as its recipe says; 0
             works in this process. With workers a script needs the usual `if __name__ == "__main__":` guard.
         device: "auto", "cpu", "cuda", "cuda:1", …
 

@@ -32,7 +32,7 @@ class Recipe:
     momentum: float = 0.9
     """Of SGD, with Nesterov's off (TRADES' published code)."""
     weight_decay: float = 5e-4
-    """L2 penalty (2e-4 in TRADES' final trainings; 5e-4 told short trainings apart best, docs/paper-notes.md)."""
+    """L2 penalty (2e-4 in TRADES' final trainings; the paper names none for the search's short ones)."""
     schedule: str = "one-cycle"
     """"one-cycle" (short trainings), "step" (÷10 at 75 % and 90 %, as TRADES), or "constant"."""
     gradient_clip: float = 5.0
