@@ -1,9 +1,13 @@
-"""Digits: disjoint, class-balanced, the same every time; splitting in general; seeds."""
+"""Every data set: entries, absent files. Digits: disjoint, class-balanced, the same every time. Splitting; seeds."""
 
 from __future__ import annotations
 
+import dataclasses
+import subprocess
+import sys
 from collections import Counter
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -13,9 +17,14 @@ from hypothesis import strategies as st
 from sklearn.datasets import load_digits
 
 import rcnas_env.data.dataset as dataset_module
+import rcnas_env.data.fashion_mnist as fashion_mnist_module
+from rcnas_env.architecture import named_network
+from rcnas_env.cost import cost
 from rcnas_env.data import (
+    AUGMENTATIONS,
     DatasetEntry,
     DataSplits,
+    DataUnavailableError,
     ImageSet,
     dataset_entry,
     known_datasets,
@@ -26,6 +35,64 @@ from rcnas_env.data.dataset import validate_eval_size
 from rcnas_env.data.splitting import take_per_class
 from rcnas_env.registry import Registry, UnknownNameError
 from rcnas_env.seeding import derive_seed
+
+# name: (input, classes, training images, radius, augmentation, border of the crops)
+FACTS = {
+    "cifar10": ((3, 32, 32), 10, 50_000, 8 / 255, "crop-flip", 4),
+    "cifar100": ((3, 32, 32), 100, 50_000, 8 / 255, "crop-flip", 4),
+    "digits": ((1, 8, 8), 10, 1_557, 0.2, "none", 4),
+    "fashion-mnist": ((1, 28, 28), 10, 60_000, 0.1, "none", 4),
+    "tiny-imagenet": ((3, 64, 64), 200, 100_000, 8 / 255, "crop-flip", 8),
+}
+PUBLISHED = [name for name in known_datasets() if dataset_entry(name).files]
+
+
+@pytest.mark.parametrize("name", known_datasets())
+def test_entries_are_consistent(name: str) -> None:
+    entry = dataset_entry(name)
+    assert entry.name == name
+    assert 0 < entry.epsilon < 1
+    assert entry.classes >= 2
+    assert entry.training_images >= 2 * entry.classes
+    assert entry.augmentation in AUGMENTATIONS
+    assert entry.crop_padding < min(entry.input[1:])
+    assert entry.fingerprint == ""  # the name says it all
+    assert cost(named_network("WRN-10-1", entry.input, entry.classes)).macs > 0
+    for file in entry.files:
+        assert file.url.endswith(file.path.rsplit("/", 1)[-1])
+        assert (len(file.md5), set(file.md5) <= set("0123456789abcdef")) == (32, True)
+
+
+def test_entries_say_what_is_known_of_the_data_sets() -> None:
+    assert set(FACTS) <= set(known_datasets())
+    for name, facts in FACTS.items():
+        e = dataset_entry(name)
+        assert (e.input, e.classes, e.training_images, e.epsilon, e.augmentation, e.crop_padding) == facts
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A data folder with nothing in it, on a machine without Debian's packages."""
+    monkeypatch.setenv("RCNAS_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr(fashion_mnist_module, "DEBIAN_FOLDER", tmp_path / "debian")
+    dataset_module._load_splits.cache_clear()
+    return tmp_path / "data"
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_absent_files_are_asked_for(name: str, empty: Path) -> None:
+    with pytest.raises(DataUnavailableError) as caught:
+        load_splits(name, 200)
+    assert f"`python -m rcnas_env.data {name}` downloads it into {empty}" in str(caught.value)
+    for file in dataset_entry(name).files:
+        assert f"{empty / file.path} (md5 {file.md5}) from {file.url}" in str(caught.value)
+    assert not empty.exists()  # looking for files makes none
+
+
+def test_importing_the_data_sets_imports_no_reader() -> None:
+    code = "import sys, rcnas_env.data; print({'torchvision', 'PIL', 'sklearn'} & sys.modules.keys())"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.strip() == "set()"
 
 
 def rows(images: ImageSet) -> list[bytes]:
@@ -70,7 +137,7 @@ def test_digits_are_what_is_said_of_them(digits: DataSplits) -> None:
 
 
 def test_digits_are_the_same_every_time(digits: DataSplits) -> None:
-    again = load_splits.__wrapped__("digits", 256)  # past the cache
+    again = dataset_module._load_splits.__wrapped__("digits", 256, "")  # past the cache
     assert again.train is not digits.train
     for one, other in ((digits.train, again.train), (digits.eval, again.eval), (digits.test, again.test)):
         assert torch.equal(one.pixels, other.pixels)
@@ -106,6 +173,12 @@ def test_an_eval_set_that_does_not_fit_is_refused_before_loading(unloadable: str
     assert validate_eval_size(unloadable, 3) == 3
 
 
+@pytest.mark.parametrize("name", ["digit:x", "", ":", None, ["digits"]])
+def test_what_is_no_name_is_refused(name: Any) -> None:
+    with pytest.raises(UnknownNameError, match="unknown dataset .*; known: cifar10, "):
+        dataset_entry(name)
+
+
 def test_unknown_data_sets_are_named() -> None:
     with pytest.raises(UnknownNameError, match=r"unknown dataset 'digit'; known: .*digits.* Did you mean 'digits'\?"):
         load_splits("digit")
@@ -114,6 +187,45 @@ def test_unknown_data_sets_are_named() -> None:
 def test_data_sets_are_registered_once() -> None:
     with pytest.raises(ValueError, match="dataset 'digits' is registered already"):
         register_dataset(dataset_entry("digits"))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("augmentation", "flip", "dataset.augmentation must be one of 'none', 'crop-flip', got 'flip'"),
+        ("crop_padding", -1, "dataset.crop_padding must be an integer of at least 0, got -1"),
+    ],
+)
+def test_entries_are_checked(field: str, value: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(dataset_entry("digits"), **{field: value})
+
+
+DECLARED: dict[str, Any] = {"input": (1, 4, 4), "classes": 3, "training_images": 30}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"training_images": 31}, "'loaded' must have 31 training images, loaded 30"),
+        ({"input": (3, 4, 4)}, r"'loaded' must have images of shape \(3, 4, 4\), loaded \(1, 4, 4\)"),
+        ({"classes": 2}, "'loaded' must have labels from 0 to 1, loaded 0 to 2"),
+        ({}, None),
+    ],
+)
+def test_what_is_loaded_must_be_what_was_declared(
+    wrong: dict[str, Any], message: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = ImageSet(torch.zeros(30, 1, 4, 4, dtype=torch.uint8), torch.arange(30) % 3)
+    monkeypatch.setattr(dataset_module, "_DATASETS", Registry("dataset"))
+    dataset_module._load_splits.cache_clear()
+    register_dataset(DatasetEntry("loaded", epsilon=0.1, load=lambda: (part, part), **{**DECLARED, **wrong}))
+    if message is None:
+        assert len(load_splits("loaded", 6).train) == 24
+    else:
+        with pytest.raises(ValueError, match=message):
+            load_splits("loaded", 6)
+    dataset_module._load_splits.cache_clear()
 
 
 def test_images_leave_the_recorded_pixels_alone() -> None:
