@@ -10,7 +10,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from rcnas_env.architecture import NetworkSpec
+from rcnas_env.architecture import Network, NetworkSpec
 from rcnas_env.evaluation.evaluator import Evaluator, OnDone
 from rcnas_env.evaluation.job import Job
 from rcnas_env.rendering import stage_label
@@ -32,7 +32,7 @@ class Row:
     """
 
     name: str
-    network: NetworkSpec
+    network: Network
     params: int
     macs: int
     within_budget: bool
@@ -52,12 +52,12 @@ class Candidate:
     """A network to compare, by the name of what found it, with the evaluations that this took."""
 
     name: str
-    network: NetworkSpec
+    network: Network
     evaluations: int | None
 
 
 def final_jobs(
-    network: NetworkSpec, task: Task, recipe: Recipe, seed: int, autoattack_images: int | None = None
+    network: Network, task: Task, recipe: Recipe, seed: int, autoattack_images: int | None = None
 ) -> list[Job]:
     """One job a test attack, all of the same training; the attack source is always the network itself.
 
@@ -149,7 +149,7 @@ def markdown(rows: Sequence[Row]) -> str:
     ]
     for row in rows:
         figures = " | ".join(f"{100 * row.accuracies[attack]:.1f}" for attack in TEST_ATTACKS)
-        stages = " ".join(stage_label(stage) for stage in row.network.stages)
+        stages = " ".join(map(stage_label, row.network.stages)) if isinstance(row.network, NetworkSpec) else "cells"
         tried = "–" if row.evaluations is None else str(row.evaluations)
         lines.append(f"| {row.name} | {stages} | {row.params:,} | {row.macs:,} | {figures} | {tried} |")
     return "\n".join(lines) + "\n"

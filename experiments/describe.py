@@ -77,6 +77,13 @@ def _stage_line(stage: dict[str, Any]) -> str:
     return f"{stage['depth']} x {stage['planes']} {kind}" + (", stride 2" if stage["downsample"] else "")
 
 
+def _layout(spec: dict[str, Any]) -> str:
+    """What the network is made of: a line a stage, or its cells."""
+    if "stages" not in spec:
+        return f"{spec['layers']} cells, {spec['channels']} channels"
+    return "\n".join(map(_stage_line, spec["stages"]))
+
+
 def print_table(entries: Sequence[dict[str, Any]]) -> None:
     """Print the entries of `describe` as a table on stdout."""
     # Imported here, as --json and errors need none of it.
@@ -97,7 +104,7 @@ def print_table(entries: Sequence[dict[str, Any]]) -> None:
         # Text, not str: square brackets in a file's name are no markup.
         table.add_row(
             Text(f"{entry['name']}\n{'x'.join(map(str, spec['input']))}\n{spec['classes']} classes"),
-            "\n".join(map(_stage_line, spec["stages"])),
+            _layout(spec),
             *(f"{entry[field]:,}\n{_in_units(entry[field])}" for field in ("params", "macs")),
         )
     Console().print(table)

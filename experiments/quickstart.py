@@ -39,6 +39,7 @@ from experiments.comparison import TEST_ATTACKS, Candidate, Row, compare, headin
 from experiments.figures import accuracy_figure, learning_figure, stages_figure
 from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
+from rcnas_env.data import DataUnavailableError
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.store import open_store
@@ -119,7 +120,7 @@ def pretrain_encoder(config: Quickstart, evaluator: Evaluator) -> StateEncoder:
     jobs = [Job(task.teacher, task, config.recipe, config.seed) for task in tasks.values()]
     with progress_bar("teachers", len(jobs)) as bar:
         evaluations = evaluator.evaluate(jobs, lambda job, evaluation: bar.advance())
-    observations = diverse_observations([job.network for job in jobs], evaluations, count=512, seed=config.seed)
+    observations = diverse_observations([job.task.teacher for job in jobs], evaluations, count=512, seed=config.seed)
     encoder = StateEncoder(config.recipe.n_eval, seed=config.seed)
     with progress_bar("state encoder", config.pretrain_steps) as bar:
         pretrain(
@@ -287,7 +288,7 @@ def main() -> int:
     try:
         with cpu_threads(1):  # this process only waits for the workers, and its own networks are tiny
             run(config)
-    except ValueError as error:  # CheckpointError too
+    except (ValueError, DataUnavailableError) as error:  # CheckpointError too
         print(f"quickstart: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -1,7 +1,8 @@
 """What a network is, without building it: a stem, stages of residual blocks, an input and a number of classes.
 
 `NetworkSpec` is frozen, validated, hashable and goes to JSON and back. `rcnas_env.networks.build` makes the
-module of one, `rcnas_env.cost.cost` its parameters and multiply-accumulates.
+module of one, `rcnas_env.cost.cost` its parameters and multiply-accumulates. So do they for the networks of cells
+that it is compared with (`rcnas_env.cell_architecture`); a `Network` is either.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rcnas_env.cell_architecture import CellNetworkSpec
+from rcnas_env.cell_rivals import CELL_NETWORK_NAMES, named_cell_network
+from rcnas_env.image_shape import require_input_shape as require_input_shape
 from rcnas_env.registry import unknown_name
 from rcnas_env.validation import require_boolean, require_fields, require_integer
 
@@ -136,27 +140,38 @@ class NetworkSpec:
         Raises:
             ValueError: the text is no JSON, or no network.
         """
-        try:
-            value = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise ValueError(f"network must be JSON, got text that is not: {error}") from None
-        return cls.from_dict(value)
+        return cls.from_dict(_parse_json(text))
 
 
-def require_input_shape(field: str, value: object) -> tuple[int, int, int]:
-    """Return `value` as (channels, height, width).
+Network = NetworkSpec | CellNetworkSpec
+"""What can be built, costed, trained and measured. Only a NetworkSpec can be a teacher or a student."""
+
+
+def network_from_dict(value: object) -> Network:
+    """Read the JSON form of a network of stages, or of cells, which alone has a field "kind".
 
     Raises:
-        ValueError: it is not three positive integers.
+        ValueError: a field is missing, unknown or out of range; the message names it.
     """
-    if not isinstance(value, list | tuple) or len(value) != 3:
-        raise ValueError(f"{field} must be [channels, height, width], got {value!r}")
-    channels, height, width = value
-    return (
-        require_integer(f"{field}[0] (channels)", channels, 1, 1_024),
-        require_integer(f"{field}[1] (height)", height, 1, 4_096),
-        require_integer(f"{field}[2] (width)", width, 1, 4_096),
-    )
+    if isinstance(value, Mapping) and "kind" in value:
+        return CellNetworkSpec.from_dict(value)
+    return NetworkSpec.from_dict(value)
+
+
+def network_from_json(text: str) -> Network:
+    """Read the text that a spec's `to_json` gives.
+
+    Raises:
+        ValueError: the text is no JSON, or no network.
+    """
+    return network_from_dict(_parse_json(text))
+
+
+def _parse_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"network must be JSON, got text that is not: {error}") from None
 
 
 _ROBUST_RESNETS = {
@@ -166,8 +181,10 @@ _ROBUST_RESNETS = {
     "RobustResNet-A4": ((27, 28, 13), (10, 14, 6)),
 }
 _WIDE_RESNET = re.compile(r"WRN-(\d{1,4})-(\d{1,4})")
-NETWORK_NAMES = ("WRN-d-w", *_ROBUST_RESNETS, "WRN-34-R")
-"""Names that `named_network` knows; in WRN-d-w, d is the depth (6n + 4) and w the widening factor."""
+NETWORK_NAMES = ("WRN-d-w", *_ROBUST_RESNETS, "WRN-34-R", *CELL_NETWORK_NAMES)
+"""Names that `named_network` knows. In WRN-d-w, d is the depth (6n + 4) and w the widening factor; N@C stands for
+3N + 2 cells and C channels."""
+_EXAMPLES = ("WRN-28-10", "WRN-34-12", "WRN-46-14", "WRN-70-16", "AdvRush-7@96", "RACL-7@104")
 
 
 def _three_stages(depths: tuple[int, ...], planes: tuple[int, ...], robust: bool) -> tuple[StageSpec, ...]:
@@ -187,7 +204,7 @@ def _named_stages(name: str) -> tuple[StageSpec, ...]:
         return _three_stages((5, 5, 5), (320, 640, 512), robust=False)
     match = _WIDE_RESNET.fullmatch(name) if isinstance(name, str) else None
     if match is None:
-        raise unknown_name("network", name, (*NETWORK_NAMES, "WRN-28-10", "WRN-34-12", "WRN-46-14", "WRN-70-16"))
+        raise unknown_name("network", name, (*NETWORK_NAMES, *_EXAMPLES))
     depth, width = int(match[1]), int(match[2])
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"network {name!r}: the depth d of WRN-d-w must be 6n + 4 with n ≥ 1 (10, 16, 22, 28, …)")
@@ -195,21 +212,25 @@ def _named_stages(name: str) -> tuple[StageSpec, ...]:
     return _three_stages((blocks,) * 3, tuple(16 * 2**i * width for i in range(3)), robust=False)
 
 
-def named_network(name: str, input: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> NetworkSpec:
-    """The network called `name`: any WRN-d-w, RobustResNet-A1 … A4, WRN-34-R.
+def named_network(name: str, input: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> Network:
+    """The network called `name`: any WRN-d-w, RobustResNet-A1 … A4, WRN-34-R, and, as a `CellNetworkSpec`,
+    RobNet-large-v2, any AdvRush-N@C, any RACL-N@C.
 
     From 64×64 images on the stem has stride 2 (paper, Tiny-ImageNet).
 
     Raises:
         UnknownNameError: no such name; the message lists the known ones and the nearest.
-        ValueError: WRN-d-w with a depth that is not 6n + 4.
+        ValueError: WRN-d-w with a depth that is not 6n + 4, or N@C out of range.
     """
     shape = require_input_shape("input", input)
+    cells = named_cell_network(name, shape, classes)
+    if cells is not None:
+        return cells
     stem = StemSpec(channels=16, stride=2 if min(shape[1:]) >= 64 else 1)
     return NetworkSpec(stages=_named_stages(name), stem=stem, input=shape, classes=classes)
 
 
-def read_network(name_or_file: str, input: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> NetworkSpec:
+def read_network(name_or_file: str, input: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> Network:
     """A network by its name, or from the JSON file of its spec (whose own input and classes then hold).
 
     Raises:
@@ -218,7 +239,7 @@ def read_network(name_or_file: str, input: tuple[int, int, int] = (3, 32, 32), c
     path = Path(name_or_file)
     if path.suffix == ".json" or path.is_file():
         try:
-            return NetworkSpec.from_json(path.read_text(encoding="utf-8"))
+            return network_from_json(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise ValueError(f"network file {name_or_file!r} cannot be read: {error.strerror}") from None
         except ValueError as error:

@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates (MACs) of a `NetworkSpec` in closed form, without building it.
+"""Parameters and multiply-accumulates (MACs) of a network in closed form, without building it.
 
 Plain integers, no torch: an environment asks for the cost of every student it proposes. Parameters are all
 learnable numbers (batch norm counts its scale and shift, not its running statistics). MACs are those of convolutions
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rcnas_env.architecture import ROBUST_EXPANSION, NetworkSpec, StageSpec, require_input_shape
+from rcnas_env.architecture import ROBUST_EXPANSION, Network, NetworkSpec, StageSpec
+from rcnas_env.cell_architecture import CellNetworkSpec
+from rcnas_env.image_shape import require_input_shape
 
 ROBUST_SCALES = 8
 """Scales (channel groups) that a robust block's 3×3 convolutions work through one after another."""
@@ -43,18 +45,22 @@ class Cost:
     macs: int
 
 
-def cost(spec: NetworkSpec, input_shape: tuple[int, int, int] | None = None) -> Cost:
-    """Cost of the whole network: stem, stages, final batch norm, classifier.
+def cost(spec: Network, input_shape: tuple[int, int, int] | None = None) -> Cost:
+    """Cost of the whole network: stem, stages, final batch norm, classifier; or stem, cells, classifier.
 
     `input_shape` (channels, height, width) replaces `spec.input`; every shape that `NetworkSpec` accepts is allowed.
 
     Raises:
         ValueError: `input_shape` is not three positive integers.
     """
+    if isinstance(spec, CellNetworkSpec):
+        from rcnas_env.cell_cost import cell_network_cost  # here, as that module takes Cost from this one
+
+        return cell_network_cost(spec, input_shape)
     channels, height, width = _shape(spec, input_shape)
     stages = stage_costs(spec, (channels, height, width))
     stem = 9 * channels * spec.stem.channels
-    stem_pixels = _strided(height, spec.stem.stride) * _strided(width, spec.stem.stride)
+    stem_pixels = strided_size(height, spec.stem.stride) * strided_size(width, spec.stem.stride)
     features = spec.stages[-1].out_channels
     return Cost(
         params=stem + sum(stage.params for stage in stages) + 2 * features + (features + 1) * spec.classes,
@@ -69,13 +75,13 @@ def stage_costs(spec: NetworkSpec, input_shape: tuple[int, int, int] | None = No
         ValueError: `input_shape` is not three positive integers.
     """
     _, height, width = _shape(spec, input_shape)
-    height, width = _strided(height, spec.stem.stride), _strided(width, spec.stem.stride)
+    height, width = strided_size(height, spec.stem.stride), strided_size(width, spec.stem.stride)
     channels = spec.stem.channels
     costs = []
     for stage in spec.stages:
         pixels_in = height * width
         if stage.downsample:
-            height, width = _strided(height, 2), _strided(width, 2)
+            height, width = strided_size(height, 2), strided_size(width, 2)
         costs.append(_stage_cost(stage, channels, pixels_in, height * width))
         channels = stage.out_channels
     return tuple(costs)
@@ -85,7 +91,7 @@ def _shape(spec: NetworkSpec, input_shape: tuple[int, int, int] | None) -> tuple
     return spec.input if input_shape is None else require_input_shape("input_shape", input_shape)
 
 
-def _strided(size: int, stride: int) -> int:
+def strided_size(size: int, stride: int) -> int:
     """Output size of a convolution with an odd kernel k, padding (k − 1) / 2 and this stride."""
     return (size - 1) // stride + 1
 

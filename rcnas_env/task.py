@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rcnas_env.architecture import NetworkSpec, named_network
+from rcnas_env.architecture import NetworkSpec, named_network, network_from_dict
 from rcnas_env.attacks import attack_entry, validate_attack
+from rcnas_env.cell_architecture import CellNetworkSpec
 from rcnas_env.data import dataset_entry
 from rcnas_env.validation import require_choice, require_fields, require_number
 
@@ -43,6 +44,7 @@ class Task:
 
     def __post_init__(self) -> None:
         data = dataset_entry(self.dataset)
+        object.__setattr__(self, "dataset", data.name)  # of an image folder, the one spelling of its path
         object.__setattr__(self, "attack", attack_entry(self.attack).name)
         validate_attack(self.attack, data.classes)
         teacher = resolve_teacher(self.teacher, self.dataset)
@@ -81,7 +83,7 @@ class Task:
             require_fields("task", value, ("dataset", "attack", "teacher", "budget"), ("epsilon", "attack_source"))
         )
         if isinstance(given["teacher"], Mapping):
-            given["teacher"] = NetworkSpec.from_dict(given["teacher"])
+            given["teacher"] = network_from_dict(given["teacher"])
         return cls(**given)
 
 
@@ -94,6 +96,8 @@ def resolve_teacher(teacher: object, dataset: str) -> NetworkSpec:
     data = dataset_entry(dataset)
     if isinstance(teacher, str):
         teacher = named_network(teacher, input=data.input, classes=data.classes)
+    if isinstance(teacher, CellNetworkSpec):
+        raise ValueError(f"task.teacher must have {N_STAGE} stages, got a network of {teacher.layers} cells")
     if not isinstance(teacher, NetworkSpec):
         raise ValueError(f"task.teacher must be a NetworkSpec or a network's name, got {teacher!r}")
     if (teacher.input, teacher.classes) != (data.input, data.classes):

@@ -45,6 +45,12 @@ def test_the_table_shows_stages_and_verified_figures() -> None:
     assert "39,272,890,880" in result.stdout
 
 
+def test_the_table_shows_networks_of_cells() -> None:
+    result = run("AdvRush-7@96")
+    assert result.returncode == 0, result.stderr
+    assert "23 cells, 96 channels" in result.stdout and "32,575,018" in result.stdout
+
+
 def test_square_brackets_in_a_file_name_are_printed_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,8 +46,8 @@ OTHER_TRAINING = {
         name: recipe(**{name: value})
         for name, value in {
             "epochs": 2, "batch_size": 64, "learning_rate": 0.05, "momentum": 0.8, "weight_decay": 2e-4,
-            "schedule": "step", "gradient_clip": 1.0, "beta": 5.0, "epsilon": 0.1, "inner_steps": 2,
-            "relative_step": 0.5, "precision": "bf16", "folded": False, "n_eval": 40, "threads": 2,
+            "method": "sat", "schedule": "step", "gradient_clip": 1.0, "beta": 5.0, "epsilon": 0.1, "inner_steps": 2,
+            "relative_step": 0.5, "precision": "bf16", "folded": False, "augment": False, "n_eval": 40, "threads": 2,
         }.items()
     },
 }  # fmt: skip
@@ -75,7 +75,7 @@ def test_what_matters_to_the_training_is_in_both_keys(change: str) -> None:
 
 
 def test_every_field_of_the_recipe_is_covered_above() -> None:
-    covered = set(OTHER_TRAINING) | {"attack_batch_size", "n_test", "method"}  # TRADES is the only method
+    covered = set(OTHER_TRAINING) | {"attack_batch_size", "n_test"}
     assert {field.name for field in dataclasses.fields(tiny.RECIPE)} <= covered
 
 

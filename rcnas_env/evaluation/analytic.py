@@ -86,7 +86,13 @@ class AnalyticEvaluator:
         """Nothing to let go of."""
 
     def accuracy(self, job: Job) -> float:
-        """Robust accuracy in [0, 1] of the job's network; it depends on the task's teacher."""
+        """Robust accuracy in [0, 1] of the job's network; it depends on the task's teacher.
+
+        Raises:
+            ValueError: the network has no stages.
+        """
+        if not isinstance(job.network, NetworkSpec):
+            raise ValueError(f"job.network must be a NetworkSpec for the analytic engine, got {job.network!r}")
         if job.network == job.task.teacher:
             return TEACHER_ACCURACY
         compression = 1 - cost(job.network).params / cost(job.task.teacher).params

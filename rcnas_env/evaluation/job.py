@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rcnas_env.architecture import NetworkSpec
+from rcnas_env.architecture import Network, network_from_dict
 from rcnas_env.data.dataset import dataset_entry, validate_eval_size
 from rcnas_env.task import Task
 from rcnas_env.training.recipe import Recipe
 from rcnas_env.validation import require_choice, require_fields, require_integer
 
 SPLITS = ("eval", "test")
-EVALUATION_VERSION = 1
+EVALUATION_VERSION = 2
 """Part of every key: raised when a change to the code changes what a job's result would be."""
 
 _ATTACK_ONLY_FIELDS = ("attack_batch_size", "n_test")
@@ -35,7 +35,7 @@ class Job:
     The task's budget plays no part here, nor its teacher unless the attack goes through it: two jobs that
     differ in nothing that matters have the same key.
 
-    network: the student, or the teacher itself.
+    network: the student, the teacher itself, or a rival made of cells.
     seed: of initial weights, batch order and attacks, at least 0.
     split: the images attacked: "eval" (rewards) or "test" (final figures).
 
@@ -43,7 +43,7 @@ class Job:
         ValueError: network and data set do not fit, or a field is out of range.
     """
 
-    network: NetworkSpec
+    network: Network
     task: Task
     recipe: Recipe
     seed: int = 0
@@ -75,6 +75,9 @@ class Job:
             "recipe": {**recipe, "epsilon": self.training_epsilon},
             "seed": self.seed,
         }
+        fingerprint = dataset_entry(self.task.dataset).fingerprint
+        if fingerprint:
+            content["fingerprint"] = fingerprint
         return _digest("training", content)
 
     @functools.cached_property
@@ -122,7 +125,7 @@ class Job:
         """
         given = require_fields("job", value, ("network", "task", "recipe", "seed", "split"))
         return cls(
-            NetworkSpec.from_dict(given["network"]),
+            network_from_dict(given["network"]),
             Task.from_dict(given["task"]),
             Recipe.from_dict(given["recipe"]),
             given["seed"],
