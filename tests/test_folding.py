@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.data import load_splits
 from rcnas_env.networks import build
-from rcnas_env.networks.folding import DENSE_WIDTH, FoldedTwin
-from rcnas_env.training.fit import _step, fit
+from rcnas_env.networks.folding import FoldedTwin
+from rcnas_env.training.fit import fit
 from rcnas_env.training.recipe import Recipe
 from tests import tiny
 
@@ -21,12 +21,6 @@ NETWORKS = {
     "robust-narrow": tiny.network(16, depth=2, robust=True),  # 4 channels a scale
     "robust-wide": tiny.network(80, robust=True),  # 20 channels a scale
 }
-
-
-def grouped(model: nn.Module) -> set[int]:
-    """The groups of the network's 3×3 convolutions within a scale."""
-    names = [name for name, _ in model.named_modules() if ".hierarchy.convs." in name]
-    return {model.get_submodule(name).groups for name in names}  # type: ignore[misc]
 
 
 def responses(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,14 +66,6 @@ def test_twin_is_the_same_map_after_every_refresh(
         assert not torch.allclose(stale, network(images), rtol=1e-3, atol=1e-4)  # else a refresh has nothing to do
         twin.refresh()
         assert_same_map(network, twin, images, tolerance)
-
-
-@pytest.mark.parametrize(("name", "groups"), [("robust-narrow", 1), ("robust-wide", 4)])
-def test_only_narrow_groups_become_dense(name: str, groups: int) -> None:
-    network = build(NETWORKS[name])
-    assert grouped(network) == {4}
-    assert grouped(FoldedTwin(network).module) == {groups}
-    assert DENSE_WIDTH == 16
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -142,19 +128,6 @@ def test_blocks_with_parameters_and_biases_of_their_own() -> None:
     with torch.no_grad():
         block.scale.fill_(-3.0)
     assert_same_map(block, twin, tiny.images(), 1e-5)
-
-
-def test_a_training_step_refreshes_its_twin() -> None:
-    network = tiny.built(NETWORKS["basic"])
-    twin = FoldedTwin(network)
-    train_some(network, seed=0)
-    expected = FoldedTwin(copy.deepcopy(network)).module.state_dict()
-    stale = copy.deepcopy(twin.module.state_dict())
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.0)
-    _step(network, twin, tiny.images(), tiny.labels(), Recipe(inner_steps=1), 0.1, tiny.generator(), optimizer)
-    for name in ("stages.0.0.conv1.weight", "stages.0.0.conv1.bias", "stages.2.1.conv1.bias"):
-        assert torch.equal(twin.module.state_dict()[name], expected[name])
-        assert not torch.equal(stale[name], expected[name])
 
 
 @pytest.mark.parametrize("spec", [tiny.network(8), tiny.network(16, robust=True)], ids=["basic", "robust"])

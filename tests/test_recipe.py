@@ -13,7 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rcnas_env.training.recipe import METHODS, PRECISIONS, SCHEDULES, Recipe
+from rcnas_env.training.method import known_methods
+from rcnas_env.training.precision import PRECISIONS
+from rcnas_env.training.recipe import SCHEDULES, Recipe
 from rcnas_env.validation import (
     require_boolean,
     require_choice,
@@ -26,7 +28,7 @@ NAN, INF = math.nan, math.inf
 POSITIVE = st.floats(1e-6, 1e6)
 RECIPES = st.builds(
     Recipe,
-    method=st.sampled_from(METHODS),
+    method=st.sampled_from(known_methods()),
     epochs=st.integers(1, 100),
     batch_size=st.integers(2, 10_000),
     learning_rate=POSITIVE,
@@ -40,6 +42,7 @@ RECIPES = st.builds(
     relative_step=POSITIVE,
     precision=st.sampled_from(PRECISIONS),
     folded=st.booleans(),
+    augment=st.booleans(),
     n_eval=st.integers(1, 1_000),
     n_test=st.none() | st.integers(1, 1_000),
     attack_batch_size=st.integers(1, 1_000),
@@ -66,6 +69,7 @@ BAD = {
     "schedule": ["cosine", 1],
     "precision": ["fp16", None],
     "folded": [1, "yes", None],
+    "augment": [1, "yes", None],
     "epochs": [0, -1, 1.5, True, "5", None],
     "batch_size": [1, 0, 128.0],
     "inner_steps": [0, 2.5],

@@ -8,10 +8,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from rcnas_env.training.fit import _step
+from rcnas_env.training.fit import Trainer
+from rcnas_env.training.inner_maximisation import INITIAL_NOISE, Model, perturb
+from rcnas_env.training.method import method_entry
 from rcnas_env.training.recipe import Recipe
-from rcnas_env.training.trades import INITIAL_NOISE, trades_loss, trades_perturb
+from rcnas_env.training.trades import trades_loss
 from tests import tiny
+
+
+def trades_perturb(
+    model: Model, images: Tensor, epsilon: float, step_size: float, steps: int, generator: torch.Generator
+) -> Tensor:
+    """TRADES' inner maximisation, which no label enters."""
+    no_labels = torch.empty(0, dtype=torch.long)
+    return perturb(model, images, no_labels, method_entry("trades"), epsilon, step_size, steps, generator)
 
 
 def reference_loss(clean: Tensor, perturbed: Tensor, labels: Tensor, beta: float) -> Tensor:
@@ -175,12 +185,13 @@ def test_step_gives_the_published_step_with_two_clean_forwards() -> None:
     recipe, epsilon = Recipe(inner_steps=3, folded=False, gradient_clip=0.5), 0.1
     ours, x, y = tiny.built(), tiny.images(32), tiny.labels(32)
     theirs = copy.deepcopy(ours)
-    our_optimizer, their_optimizer = (
-        torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=5e-4) for model in (ours, theirs)
-    )
+    stream = tiny.generator()
+    trainer = Trainer(ours, recipe, epsilon, stream)
+    their_optimizer = torch.optim.SGD(theirs.parameters(), 0.1, momentum=0.9, weight_decay=5e-4)
     for seed in (4, 5):  # two steps, so that the momentum shows
         before = [parameter.detach().clone() for parameter in theirs.parameters()]
-        loss = _step(ours, None, x, y, recipe, epsilon, tiny.generator(seed), our_optimizer)
+        stream.manual_seed(seed)
+        loss = trainer.step(x, y)
 
         frozen(theirs)
         x_adv = trades_perturb(theirs, x, epsilon, epsilon / 4, 3, tiny.generator(seed))

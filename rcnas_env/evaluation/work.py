@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from rcnas_env.attacks import AttackResult, attack_entry, run_attack
 from rcnas_env.cost import cost
-from rcnas_env.data import ImageSet, load_splits
+from rcnas_env.data import ImageSet, dataset_entry, load_splits
 from rcnas_env.data.splitting import SPLIT_SEED, take_per_class
 from rcnas_env.difficulty import lipschitz_coefficients
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.networks import build
-from rcnas_env.networks.folding import FoldedTwin
+from rcnas_env.networks.frozen import freeze
 from rcnas_env.seeding import derive_seed
 from rcnas_env.training.fit import cpu_threads, fit
 
@@ -35,7 +35,9 @@ def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
     model = build(job.network, generator).to(device)
     data = load_splits(job.task.dataset, job.recipe.n_eval)
     seed = derive_seed(job.seed, "training")
-    report = fit(model, data.train, job.recipe, job.training_epsilon, seed, device)
+    entry = dataset_entry(job.task.dataset)
+    padding = entry.crop_padding if entry.augmentation == "crop-flip" else None
+    report = fit(model, data.train, job.recipe, job.training_epsilon, seed, device, crop_padding=padding)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     summary = {
         "losses": [loss if math.isfinite(loss) else None for loss in report.losses],
@@ -58,7 +60,7 @@ def attack_images(job: Job, weights: bytes, device: str = "cpu") -> AttackResult
     """Attack the job's split through its network, white box."""
     images, labels = _attacked_split(job)
     model = load_network(job, weights, device)
-    attacked = FoldedTwin(model).module if job.recipe.folded else model
+    attacked = freeze(model) if job.recipe.folded else model
     attack = attack_entry(job.task.attack).make(job.task.radius, job.network.classes)
     seed = derive_seed(job.seed, "attack", job.task.attack)
     with cpu_threads(job.recipe.threads):

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rcnas_env.networks.convolution import Convolution
+
 
 class BasicBlock(nn.Module):
     """Pre-activation residual block of two 3×3 convolutions.
@@ -22,11 +24,11 @@ class BasicBlock(nn.Module):
     def __init__(self, in_channels: int, planes: int, stride: int = 1) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, planes, 3, stride=stride, padding=1, bias=False)
+        self.conv1 = Convolution(in_channels, planes, 3, stride=stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
+        self.conv2 = Convolution(planes, planes, 3, padding=1, bias=False)
         projects = stride > 1 or in_channels != planes
-        self.shortcut = nn.Conv2d(in_channels, planes, 1, stride=stride, bias=False) if projects else None
+        self.shortcut = Convolution(in_channels, planes, 1, stride=stride, bias=False) if projects else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y of the class docstring; `x` stays as it is."""

@@ -15,9 +15,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-DENSE_WIDTH = 16
-"""Grouped convolutions of at most so many channels become dense ones on a CPU: many tiny groups cost it more than
-the zeros do."""
+from rcnas_env.networks.convolution import Convolution
 
 
 class FoldedTwin:
@@ -51,41 +49,36 @@ class FoldedTwin:
     def refresh(self) -> None:
         """Fold the network's present weights and statistics."""
         for conv, bn, folded in self._folds:
-            assert bn.running_var is not None and bn.running_mean is not None and folded.bias is not None
-            scale = bn.weight * torch.rsqrt(bn.running_var + bn.eps)
-            _copy_weight(conv.weight * scale[:, None, None, None], conv.groups, folded)
-            mean = bn.running_mean if conv.bias is None else bn.running_mean - conv.bias
-            folded.bias.copy_(bn.bias - mean * scale)
+            assert folded.bias is not None
+            scale, shift = affine(bn)
+            torch.mul(conv.weight, scale[:, None, None, None], out=folded.weight)
+            folded.bias.copy_(shift if conv.bias is None else shift + conv.bias * scale)
+
+
+def affine(bn: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """(scale, shift), each (channels,), detached: the affine map that a batch norm is in evaluation mode."""
+    assert bn.running_var is not None and bn.running_mean is not None
+    scale = torch.rsqrt(bn.running_var + bn.eps)
+    if bn.weight is not None:
+        scale = scale * bn.weight.detach()
+    shift = -bn.running_mean * scale
+    return scale, shift if bn.bias is None else shift + bn.bias.detach()
 
 
 def _folded_conv(conv: nn.Conv2d) -> nn.Conv2d:
-    """A frozen convolution of the same map with a bias; a narrow grouped one becomes dense on a CPU."""
-    narrow = conv.groups > 1 and conv.out_channels <= DENSE_WIDTH and conv.weight.device.type == "cpu"
+    """A frozen convolution of the same kind and shape, with a bias."""
     with torch.device("meta"):
-        folded = nn.Conv2d(
+        folded = (Convolution if isinstance(conv, Convolution) else nn.Conv2d)(
             conv.in_channels,
             conv.out_channels,
             conv.kernel_size,  # type: ignore[arg-type]
             conv.stride,  # type: ignore[arg-type]
             conv.padding,  # type: ignore[arg-type]
             conv.dilation,  # type: ignore[arg-type]
-            groups=1 if narrow else conv.groups,
+            groups=conv.groups,
             padding_mode=conv.padding_mode,
             dtype=conv.weight.dtype,
         )
     folded.to_empty(device=conv.weight.device)
-    assert folded.bias is not None
-    layout = torch.channels_last if conv.weight.is_contiguous(memory_format=torch.channels_last) else None
-    folded.weight.data = torch.zeros_like(folded.weight, memory_format=layout or torch.contiguous_format)
+    folded.weight.data = torch.empty_like(conv.weight.detach())  # of its memory format
     return folded.requires_grad_(False)
-
-
-def _copy_weight(weight: Tensor, groups: int, folded: nn.Conv2d) -> None:
-    """Copy a grouped weight (out, in / groups, k, k); into a dense one along its block diagonal."""
-    if folded.groups == groups:
-        folded.weight.copy_(weight)
-        return
-    out, inside, *kernel = weight.shape
-    blocks = folded.weight.view(groups, out // groups, groups, inside, *kernel)
-    diagonal = blocks.diagonal(dim1=0, dim2=2)  # (out / groups, in / groups, k, k, groups)
-    diagonal.copy_(weight.view(groups, out // groups, inside, *kernel).permute(1, 2, 3, 4, 0))

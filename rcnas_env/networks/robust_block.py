@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rcnas_env.architecture import ROBUST_EXPANSION, ROBUST_MIN_PLANES
 from rcnas_env.cost import ROBUST_CARDINALITY, ROBUST_SCALES, ROBUST_SE_REDUCTION, robust_scale_width
+from rcnas_env.networks.convolution import Convolution
 from rcnas_env.validation import require_integer
 
 
@@ -48,7 +49,7 @@ class HierarchicalConvolution(nn.Module):
         super().__init__()
         self.stride = stride
         self.convs = nn.ModuleList(
-            nn.Conv2d(width, width, 3, stride=stride, padding=1, groups=ROBUST_CARDINALITY, bias=False)
+            Convolution(width, width, 3, stride=stride, padding=1, groups=ROBUST_CARDINALITY, bias=False)
             for _ in range(ROBUST_SCALES - 1)
         )
         self.bns = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(ROBUST_SCALES - 1))
@@ -90,14 +91,14 @@ class RobustBlock(nn.Module):
         width = robust_scale_width(require_integer("planes (of a robust block)", planes, ROBUST_MIN_PLANES))
         inner, out_channels = ROBUST_SCALES * width, ROBUST_EXPANSION * planes
         self.bn1 = nn.BatchNorm2d(in_channels)
-        self.conv1 = nn.Conv2d(in_channels, inner, 1, bias=False)
+        self.conv1 = Convolution(in_channels, inner, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(inner)
         self.hierarchy = HierarchicalConvolution(width, stride)
-        self.conv3 = nn.Conv2d(inner, out_channels, 1, bias=False)
+        self.conv3 = Convolution(inner, out_channels, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(out_channels)
         self.excitation = SqueezeExcitation(out_channels)
         projects = stride > 1 or in_channels != out_channels
-        self.shortcut = nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=False) if projects else None
+        self.shortcut = Convolution(in_channels, out_channels, 1, stride=stride, bias=False) if projects else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y of the class docstring; `x` stays as it is."""

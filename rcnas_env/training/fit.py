@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, lr_scheduler
 
+from rcnas_env.data.augmentation import random_crop_flip
 from rcnas_env.data.image_set import ImageSet
-from rcnas_env.networks.folding import FoldedTwin
+from rcnas_env.networks.frozen import freeze
 from rcnas_env.seeding import derive_seed
+from rcnas_env.training.allocator import keep_freed_memory
+from rcnas_env.training.inner_maximisation import perturb
+from rcnas_env.training.method import method_entry
 from rcnas_env.training.recipe import Recipe
-from rcnas_env.training.trades import trades_loss, trades_perturb
 
 
 @dataclass(frozen=True)
@@ -68,44 +71,131 @@ def make_schedule(optimizer: SGD, recipe: Recipe, steps_per_epoch: int) -> lr_sc
     return lr_scheduler.MultiStepLR(optimizer, milestones=drops, gamma=0.1)
 
 
+class Trainer:
+    """One network's training, a step at a time.
+
+    Args:
+        model: images in [0, 1] → logits, on `device`.
+        recipe: batch size, method and all else.
+        epsilon: L_inf radius trained against, in image units.
+        generator: of the starts of the inner maximisation, on `device`.
+        extra_loss: a scalar that is added to every step's loss; None for none.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        epsilon: float,
+        generator: torch.Generator,
+        extra_loss: Callable[[], Tensor] | None = None,
+    ) -> None:
+        self.model, self.recipe, self.epsilon, self.generator = model, recipe, epsilon, generator
+        self.extra_loss = extra_loss
+        self.method = method_entry(recipe.method)
+        self.dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
+        self.optimizer = SGD(
+            model.parameters(),
+            recipe.learning_rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+        )
+        self._frozen = freeze(model, self.dtype) if recipe.folded and self.method.inner_target else None
+
+    def step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One optimizer step on one batch; returns its loss, a detached scalar.
+
+        images: float32 (N, channels, height, width); labels: int64 (N,).
+        """
+        method, recipe = self.method, self.recipe
+        perturbed = self.perturb(images, labels) if method.inner_target else None
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._autocast(images):
+            # one clean forward serves both terms: batch statistics, and so gradients, are those of the published two
+            clean_logits = self.model(images).float() if method.needs_clean_logits else None
+            perturbed_logits = self.model(perturbed).float() if method.needs_perturbed_logits else None
+        loss = method.loss(clean_logits, perturbed_logits, labels, recipe.beta)
+        if self.extra_loss is not None:
+            loss = loss + self.extra_loss()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip, foreach=True)
+        self.optimizer.step()
+        return loss.detach()
+
+    def perturb(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The images that the method trains on, in place of `images`; the model is in training mode afterwards."""
+        recipe = self.recipe
+        with frozen_eval(self.model), self._autocast(images):
+            if self._frozen is not None:
+                self._frozen.refresh()
+            return perturb(
+                self.model if self._frozen is None else self._frozen,
+                images,
+                labels,
+                self.method,
+                self.epsilon,
+                recipe.relative_step * self.epsilon,
+                recipe.inner_steps,
+                self.generator,
+            )
+
+    def _autocast(self, images: Tensor) -> torch.autocast:
+        return torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
+
+
 def fit(
-    model: nn.Module, data: ImageSet, recipe: Recipe, epsilon: float, seed: int, device: torch.device | str = "cpu"
+    model: nn.Module,
+    data: ImageSet,
+    recipe: Recipe,
+    epsilon: float,
+    seed: int,
+    device: torch.device | str = "cpu",
+    *,
+    crop_padding: int | None = None,
+    extra_loss: Callable[[], Tensor] | None = None,
 ) -> TrainingReport:
-    """Train `model` in place, by TRADES; leave it in eval mode.
+    """Train `model` in place by the recipe's method; leave it in eval mode.
 
     Same model, data, recipe, seed, device and number of threads: same weights, to the bit. Global random
     state is not touched.
 
     Args:
         model: images in [0, 1] → logits, on `device`.
-        data: the training set.
+        data: the training set; it is moved to the device as it is, and made float32 a batch at a time.
         recipe: epochs, batch size and all else.
         epsilon: L_inf radius trained against, in image units.
-        seed: of the batch order and of the inner starts.
+        seed: of the batch order, the augmentation and the inner starts.
         device: where to train.
+        crop_padding: pixels of the random crops and flips that images are augmented by; None for no augmentation.
+        extra_loss: a scalar that is added to every step's loss (of a pruning's hardware cost, for instance).
 
     Returns:
         A report; with `diverged` True as soon as an epoch's loss is not finite, the weights then being useless.
     """
     start = time.perf_counter()
-    images, labels = data.images(device).contiguous(memory_format=torch.channels_last), data.labels.to(device)
+    keep_freed_memory()
+    pixels, labels = data.pixels.to(device), data.labels.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     order = torch.Generator().manual_seed(derive_seed(seed, "order"))
     noise = torch.Generator(device=device).manual_seed(derive_seed(seed, "inner start"))
-    optimizer = SGD(
-        model.parameters(), recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
-    )
+    crops = torch.Generator(device=device).manual_seed(derive_seed(seed, "augmentation"))
+    trainer = Trainer(model, recipe, epsilon, noise, extra_loss)
     last_batch_is_single = len(labels) % recipe.batch_size == 1
-    twin = FoldedTwin(model) if recipe.folded else None
-    schedule = make_schedule(optimizer, recipe, math.ceil(len(labels) / recipe.batch_size) - last_batch_is_single)
+    steps_per_epoch = math.ceil(len(labels) / recipe.batch_size) - last_batch_is_single
+    schedule = make_schedule(trainer.optimizer, recipe, steps_per_epoch)
     losses: list[float] = []
+    model.train()
     with cpu_threads(recipe.threads):
         for _ in range(recipe.epochs):
             total = torch.zeros((), device=device)
             for batch in batches(len(labels), recipe.batch_size, order):
                 batch = batch.to(device)
-                loss = _step(model, twin, images[batch], labels[batch], recipe, epsilon, noise, optimizer)
-                total += len(batch) * loss
+                images = ImageSet(pixels[batch], labels[batch], data.scale).images(device)
+                images = images.contiguous(memory_format=torch.channels_last)
+                if crop_padding is not None and recipe.augment:
+                    images = random_crop_flip(images, crop_padding, crops)
+                total += len(batch) * trainer.step(images, labels[batch])
                 schedule.step()
             losses.append(total.item() / (len(labels) - last_batch_is_single))
             if not math.isfinite(losses[-1]):
@@ -113,32 +203,3 @@ def fit(
     model.eval()
     diverged = not math.isfinite(losses[-1]) or not all(bool(p.isfinite().all()) for p in model.parameters())
     return TrainingReport(tuple(losses), time.perf_counter() - start, diverged)
-
-
-def _step(
-    model: nn.Module,
-    twin: FoldedTwin | None,
-    images: Tensor,
-    labels: Tensor,
-    recipe: Recipe,
-    epsilon: float,
-    noise: torch.Generator,
-    optimizer: SGD,
-) -> Tensor:
-    """One optimizer step on one batch; returns its loss, a detached scalar."""
-    autocast = torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=recipe.precision == "bf16")
-    with frozen_eval(model), autocast:
-        if twin is not None:
-            twin.refresh()
-        attacked = model if twin is None else twin.module
-        step_size = recipe.relative_step * epsilon
-        perturbed = trades_perturb(attacked, images, epsilon, step_size, recipe.inner_steps, noise)
-    optimizer.zero_grad(set_to_none=True)
-    with autocast:
-        # one clean forward serves both terms: batch statistics, and so gradients, are those of the published two
-        clean_logits, perturbed_logits = model(images), model(perturbed)
-    loss = trades_loss(clean_logits.float(), perturbed_logits.float(), labels, recipe.beta)
-    loss.backward()
-    nn.utils.clip_grad_norm_(model.parameters(), recipe.gradient_clip)
-    optimizer.step()
-    return loss.detach()

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
+from rcnas_env.training.method import known_methods
+from rcnas_env.training.precision import PRECISIONS, resolve_precision
 from rcnas_env.validation import require_boolean, require_choice, require_integer, require_number
 
-METHODS = ("trades",)
 SCHEDULES = ("one-cycle", "step", "constant")
-PRECISIONS = ("fp32", "bf16")
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Recipe:
     """
 
     method: str = "trades"
-    """Training method (paper section 4: TRADES)."""
+    """Training method: "trades" (paper section 4), "sat", "mart", "clean", or a registered one."""
     epochs: int = 5
     """Passes over the training set (paper appendix D: 5 in the search; 100 for final training)."""
     batch_size: int = 128
@@ -38,7 +38,7 @@ class Recipe:
     gradient_clip: float = 5.0
     """Largest L2 norm of the gradient (Huang et al. 2022: 5)."""
     beta: float = 6.0
-    """TRADES' weight of robustness, 1/λ (Zhang et al. 2019: 6)."""
+    """Weight of robustness: 1/λ in TRADES (Zhang et al. 2019: 6), λ in MART (Wang et al. 2020: 6)."""
     epsilon: float | None = None
     """L_inf radius trained against, in [0, 1] image units; None takes the data set's (8/255 at CIFAR)."""
     inner_steps: int = 10
@@ -46,10 +46,14 @@ class Recipe:
     relative_step: float = 0.25
     """Inner step size as a share of epsilon (2/255 at 8/255)."""
     precision: str = "fp32"
-    """"fp32", or "bf16" autocast."""
+    """"fp32", "bf16" (the forward and backward passes; weights stay float32), or "auto": at once replaced by "bf16"
+    where this machine computes that faster (AMX, a GPU of compute capability 8 or above), else by "fp32"."""
     folded: bool = True
-    """Fold batch norms into convolutions in the inner maximisation and in attacks: the same forward pass to
-    rounding, and faster. Verdicts always come from the network as it is."""
+    """Freeze networks in the inner maximisation and in attacks (`rcnas_env.networks.frozen`): batch norms folded
+    into convolutions, weights laid out once; the same forward pass to rounding, and faster. Verdicts always come
+    from the network as it is."""
+    augment: bool = True
+    """Augment training images as the data set's entry says (paper appendix D: random crop and flip at CIFAR)."""
     n_eval: int = 256
     """Images split off the training set to reward students on (paper section 3.2: 256)."""
     n_test: int | None = None
@@ -60,10 +64,12 @@ class Recipe:
     """CPU threads of one training: results are equal to the bit only for equal numbers."""
 
     def __post_init__(self) -> None:
-        require_choice("recipe.method", self.method, METHODS)
+        require_choice("recipe.method", self.method, known_methods())
         require_choice("recipe.schedule", self.schedule, SCHEDULES)
         require_choice("recipe.precision", self.precision, PRECISIONS)
+        object.__setattr__(self, "precision", resolve_precision(self.precision))
         require_boolean("recipe.folded", self.folded)
+        require_boolean("recipe.augment", self.augment)
         for name in ("epochs", "batch_size", "inner_steps", "n_eval", "attack_batch_size", "threads"):
             low = 2 if name == "batch_size" else 1  # batch norm needs two images
             object.__setattr__(self, name, require_integer(f"recipe.{name}", getattr(self, name), low))
