@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
@@ -11,11 +12,16 @@ from torch import Tensor, nn
 from rcnas_env.attacks import (
     Attack,
     AttackResult,
+    adaptive_auto_attack,
     attack_entry,
     autoattack_components,
+    discovered_reduced,
+    hop_skip_jump,
     known_attacks,
     run_attack,
+    substitute_guided_boundary,
 )
+from rcnas_env.attacks.adaptive_schedule import ROUNDS, Round
 from tests.trained_digits import EPS, digits, trained_digits
 
 torch.set_num_threads(1)
@@ -24,12 +30,21 @@ BUILT_IN = ("clean", "fgsm", "pgd-20", "cw-40", "autoattack")
 every_attack = pytest.mark.parametrize("name", known_attacks())
 
 
+SHORTER = {
+    "autoattack": lambda eps, classes: autoattack_components(eps, classes, iterations=5, square_queries=50),
+    "auto-lite": lambda eps, classes: autoattack_components(eps, classes, iterations=5)[:2],
+    "a3": lambda eps, classes: adaptive_auto_attack(eps, classes, rounds=[Round(r.share, 3) for r in ROUNDS]),
+    "hop-skip-jump": functools.partial(hop_skip_jump, queries=150),
+    "boundary-substitute": functools.partial(substitute_guided_boundary, queries=60),
+    "discovered-reduced": functools.partial(discovered_reduced, attacks=1, trials=3, samples=12, gradients=10),
+}
+"""The components of long attacks with few steps of each."""
+
+
 def make(name: str, eps: float = EPS, classes: int = 10) -> Attack:
-    """The attack; AutoAttack with all its components, but few steps of each."""
+    """The attack; a long one with all its components, but few steps of each."""
     attack = attack_entry(name).make(eps, classes)
-    if name == "autoattack":
-        attack = replace(attack, components=autoattack_components(eps, classes, iterations=5, square_queries=50))
-    return attack
+    return replace(attack, components=tuple(SHORTER[name](eps, classes))) if name in SHORTER else attack
 
 
 def sample(count: int = 24, channels: int = 1) -> tuple[Tensor, Tensor]:

@@ -77,8 +77,8 @@ def test_which_way_is_taken_depends_on_the_shapes() -> None:
     assert small(Convolution(128, 128, 3, padding=1), 2, 2) and small(Convolution(128, 128, 3, 2, 1), 3, 3)
     assert small(Convolution(20, 20, 3, padding=1), 4, 4) and not small(Convolution(24, 24, 3, padding=1), 4, 4)
     assert not small(Convolution(4, 4, 3, padding=1), 8, 8)
-    assert dense(Convolution(8, 8, 3, groups=4)) and dense(Convolution(32, 32, 3, groups=4))
-    assert not dense(Convolution(4, 4, 3, groups=4)) and not dense(Convolution(40, 40, 3, groups=4))
+    assert dense(Convolution(8, 8, 3, groups=4)) and dense(Convolution(24, 24, 3, groups=4))
+    assert not dense(Convolution(4, 4, 3, groups=4)) and not dense(Convolution(28, 28, 3, groups=4))
     assert not dense(Convolution(8, 8, 3))
 
 

@@ -47,7 +47,7 @@ OTHER_TRAINING = {
         for name, value in {
             "epochs": 2, "batch_size": 64, "learning_rate": 0.05, "momentum": 0.8, "weight_decay": 2e-4,
             "method": "sat", "schedule": "step", "gradient_clip": 1.0, "beta": 5.0, "epsilon": 0.1, "inner_steps": 2,
-            "relative_step": 0.5, "precision": "bf16", "folded": False, "augment": False, "n_eval": 40, "threads": 2,
+            "relative_step": 0.5, "precision": "bf16", "folded": False, "augment": False, "n_eval": 40, "n_train": 100, "threads": 2,
         }.items()
     },
 }  # fmt: skip
@@ -167,3 +167,10 @@ def test_json_without_a_field_is_refused(name: str) -> None:
     del value[name]
     with pytest.raises(ValueError, match=f"job must have the fields .* missing '{name}'"):
         Job.from_dict(value)
+
+
+@pytest.mark.parametrize("n_train", [9, 1_528])
+def test_training_images_must_be_there(n_train: int) -> None:
+    with pytest.raises(ValueError, match=r"n_train \(of digits's 1557 training images, 30 of them eval images\)"):
+        tiny.job(recipe=tiny.RECIPE.but(n_train=n_train))
+    assert tiny.job(recipe=tiny.RECIPE.but(n_train=1_527)).training_key != tiny.job().training_key

@@ -23,12 +23,16 @@ def digits(channels: int = 1) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return images[:1400], labels[:1400], images[1400:], labels[1400:]
 
 
-@cache
 def trained_digits(channels: int = 1) -> nn.Module:
     """A CNN of two strided convolutions with batch norm, after `EPOCHS` epochs of PGD-3 training at `EPS`.
 
     Shared between tests, which must leave it as it was; in eval mode.
     """
+    return _trained(channels)
+
+
+@cache
+def _trained(channels: int) -> nn.Module:
     images, labels, _, _ = digits(channels)
     with torch.random.fork_rng():
         torch.manual_seed(0)

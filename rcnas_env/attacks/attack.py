@@ -5,11 +5,14 @@ Images are float32 in [0, 1], eps is in the same units, models return logits and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from rcnas_env.attacks.progress import AttackState, Notes, ProgressFile
 
 BALL_TOLERANCE = 1e-6
 """How far beyond the ball or [0, 1] float32 rounding may carry an attack; more is an error."""
@@ -33,6 +36,32 @@ class Perturbation(Protocol):
         ...
 
 
+class WholeSetPerturbation(Perturbation, Protocol):
+    """A perturbation that must see every image to choose which to attack, and so batches for itself."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        /,
+        batch_size: int | None = None,
+        notes: Notes | None = None,
+    ) -> Tensor:
+        """Perturb `images`, all that are to be attacked; see `Perturbation`.
+
+        Args:
+            model: as there.
+            images: as there.
+            labels: as there.
+            generator: as there.
+            batch_size: images a forward pass, at least 1; None takes all at once.
+            notes: where to keep what has been reached, and what an interrupted run kept; None keeps nothing.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Component:
     """One perturbation of an attack. `black_box` says that it uses no gradient: see `alarms.warn_if_black_box_wins`."""
@@ -40,6 +69,45 @@ class Component:
     name: str
     perturb: Perturbation
     black_box: bool = False
+
+    def batches(self, survivors: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+        """The indices `survivors`, int64 (M,), as they are handed to `candidates`: in batches."""
+        return survivors.split(batch_size)
+
+    def candidates(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        batch_size: int,
+        notes: Notes,
+    ) -> Tensor:
+        """Perturb one of the `batches`; see `WholeSetPerturbation`, whose last two arguments are unused here."""
+        return self.perturb(model, images, labels, generator)
+
+
+@dataclass(frozen=True)
+class WholeSetComponent(Component):
+    """A component that is handed all survivors at once, with the batch size for its own forward passes."""
+
+    perturb: WholeSetPerturbation
+
+    def batches(self, survivors: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+        """All of `survivors`, int64 (M,), as the only batch."""
+        return (survivors,)
+
+    def candidates(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        labels: Tensor,
+        generator: torch.Generator,
+        batch_size: int,
+        notes: Notes,
+    ) -> Tensor:
+        """Perturb all survivors; see `WholeSetPerturbation`."""
+        return self.perturb(model, images, labels, generator, batch_size=batch_size, notes=notes)
 
 
 @dataclass(frozen=True)
@@ -49,7 +117,8 @@ class Attack:
     name: as in the registry.
     eps: radius of the L_inf ball, in [0, 1]; 0 returns the clean images.
     classes: how many logits the model returns.
-    components: run in order; none at all is the "clean" attack.
+    components: run in order; none at all is the "clean" attack. One that is a `WholeSetComponent` is handed all its
+        images at once.
     perturb_wrong: True perturbs every image, correct or not (Eq. 1 needs that), and returns what the one component
         gives. False attacks each component's survivors only, regrouped into full batches, and returns the clean
         image wherever no component succeeds.
@@ -90,8 +159,11 @@ class Attack:
         standing: Tensor,
         generator: torch.Generator,
         batch_size: int,
+        progress: ProgressFile | None = None,
     ) -> tuple[Tensor, dict[str, int]]:
         """Attack in batches; `standing`, bool (N,), says which images are classified correctly to begin with.
+
+        With `progress`, goes on from where that file says, and writes to it after every batch.
 
         Returns:
             (adversarial images, how many images each component broke; empty where `perturb_wrong`).
@@ -99,30 +171,39 @@ class Attack:
         Raises:
             ValueError: a component's images have another shape, are not finite, or leave the ball or [0, 1].
         """
-        adversarial = images.clone()
-        broken: dict[str, int] = {}
-        if self.eps == 0.0:
-            return adversarial, broken
         every = torch.arange(len(images), device=images.device)
         survivors = every if self.perturb_wrong else every[standing]
-        for component in self.components:
-            if not len(survivors):
-                break
-            kept = []
-            for batch in survivors.split(batch_size):
-                x, y = images[batch], labels[batch]
-                candidates = into_ball(component.name, component.perturb(model, x, y, generator), x, self.eps)
+        state = AttackState(images.clone(), standing.clone(), survivors)
+        if self.eps == 0.0:
+            return state.adversarial, state.broken
+        if progress is not None:
+            progress.restore(state, generator)
+
+        def keep(tensors: Mapping[str, Tensor]) -> None:
+            state.notes = dict(tensors)
+            if progress is not None:
+                progress.save(state, generator)
+
+        while state.component < len(self.components) and len(state.survivors):
+            component = self.components[state.component]
+            for batch in component.batches(state.survivors, batch_size)[state.batch :]:
+                x, y, notes = images[batch], labels[batch], Notes(state.notes, keep)
+                candidates = component.candidates(model, x, y, generator, batch_size, notes)
+                candidates = into_ball(component.name, candidates, x, self.eps)
                 if self.perturb_wrong:
-                    adversarial[batch] = candidates
-                    continue
-                with torch.no_grad():
-                    stands = is_correct(model(candidates), y)
-                adversarial[batch[~stands]] = candidates[~stands]
-                kept.append(batch[stands])
+                    state.adversarial[batch] = candidates
+                else:
+                    stands = _stands(model, candidates, y, batch_size)
+                    state.adversarial[batch[~stands]] = candidates[~stands]
+                    state.standing[batch] = stands
+                state.finish_batch()
+                if progress is not None:
+                    progress.save(state, generator)
             if not self.perturb_wrong:
-                broken[component.name] = len(survivors) - sum(map(len, kept))
-                survivors = torch.cat(kept)
-        return adversarial, broken
+                survivors = every[state.standing]
+                state.broken[component.name] = len(state.survivors) - len(survivors)
+            state.finish_component(survivors)
+        return state.adversarial, state.broken
 
 
 def is_correct(logits: Tensor, labels: Tensor) -> Tensor:
@@ -148,3 +229,10 @@ def into_ball(name: str, candidates: Tensor, images: Tensor, eps: float) -> Tens
             f"got pixels off by {excess:.3g}"
         )
     return inside
+
+
+def _stands(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int) -> Tensor:
+    """Which `images` the model still classifies correctly, bool (N,)."""
+    parts = zip(images.split(batch_size), labels.split(batch_size), strict=True)
+    with torch.no_grad():
+        return torch.cat([is_correct(model(each), own) for each, own in parts])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +17,7 @@ from rcnas_env.attacks.alarms import (
 )
 from rcnas_env.attacks.attack import Attack, is_correct
 from rcnas_env.attacks.guard import attack_guard
+from rcnas_env.attacks.progress import AttackProgress
 from rcnas_env.validation import require_integer
 
 
@@ -33,7 +36,14 @@ class AttackResult:
 
 
 def run_attack(
-    attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, *, seed: int, batch_size: int
+    attack: Attack,
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    seed: int,
+    batch_size: int,
+    progress: AttackProgress | None = None,
 ) -> AttackResult:
     """Attack `model` on `images` and leave model and random streams as they were (`attack_guard`).
 
@@ -47,6 +57,9 @@ def run_attack(
         labels: int64 (N,), in [0, attack.classes), on the images' device.
         seed: in [0, 2**63).
         batch_size: images a forward pass, at least 1.
+        progress: where to keep how far the attack has come; the same call after an interruption goes on from there,
+            and its result is to the bit that of a run without one, for components that draw from their generator or
+            seed the global streams, as all here do. None keeps nothing.
 
     Raises:
         ValueError: an argument is outside these ranges, the model returns other than attack.classes logits, or the
@@ -72,11 +85,16 @@ def run_attack(
         if attack.alarms:
             _sound_model_alarms(model, images, labels, logits, clean_correct, batch_size)
         generator = torch.Generator(images.device).manual_seed(seed)
-        adversarial, broken = attack.perturb(model, images, labels, clean_correct, generator, batch_size)
+        file = None
+        if progress is not None:
+            file = progress.file(_digest(attack, seed, batch_size, images, labels, logits))
+        adversarial, broken = attack.perturb(model, images, labels, clean_correct, generator, batch_size, file)
         if attack.alarms:
             black_boxes = [component.name for component in attack.components if component.black_box]
             warn_if_black_box_wins(broken, black_boxes, len(images))
         robust = clean_correct & is_correct(_logits(model, adversarial, batch_size), labels)
+    if file is not None:
+        file.remove()
     return AttackResult(adversarial, clean_correct, robust)
 
 
@@ -84,6 +102,19 @@ def _logits(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
     """Logits (N, classes) of all images, in batches."""
     with torch.no_grad():
         return torch.cat([model(batch).float() for batch in images.split(batch_size)])
+
+
+def _digest(attack: Attack, seed: int, batch_size: int, *tensors: Tensor) -> str:
+    """SHA-256 of all that an attack's result depends on, the model's part in it as its logits on the clean images."""
+    names = [component.name for component in attack.components]
+    device = tensors[0].device.type  # whose generators draw other numbers than another type's
+    tensors = tuple(tensor.detach().cpu().contiguous() for tensor in tensors)
+    layout = [[str(tensor.dtype), list(tensor.shape)] for tensor in tensors]
+    settings = [attack.name, attack.eps, attack.classes, attack.perturb_wrong, names, seed, batch_size, device]
+    digest = hashlib.sha256(json.dumps([settings, layout]).encode())
+    for tensor in tensors:
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _sound_model_alarms(

@@ -109,6 +109,18 @@ def known_datasets() -> tuple[str, ...]:
     return tuple(_DATASETS)
 
 
+def validate_train_size(name: str, n_train: int | None, n_eval: int) -> None:
+    """Check that data set `name` has `n_train` images to train on beside `n_eval` eval images; None is all of them.
+
+    Raises:
+        ValueError: it has fewer, or `n_train` is less than one a class.
+    """
+    if n_train is not None:
+        entry = dataset_entry(name)
+        field = f"n_train (of {name}'s {entry.training_images} training images, {n_eval} of them eval images)"
+        require_integer(field, n_train, entry.classes, entry.training_images - n_eval)
+
+
 def validate_eval_size(name: str, n_eval: object) -> int:
     """Return `n_eval`, the number of eval images that data set `name` can spare.
 

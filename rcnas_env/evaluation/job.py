@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rcnas_env.architecture import Network, network_from_dict
-from rcnas_env.data.dataset import dataset_entry, validate_eval_size
+from rcnas_env.data.dataset import dataset_entry, validate_eval_size, validate_train_size
 from rcnas_env.task import Task
 from rcnas_env.training.recipe import Recipe
 from rcnas_env.validation import require_choice, require_fields, require_integer
@@ -57,6 +57,7 @@ class Job:
                 f"{self.task.dataset!r}, got {self.network.input} and {self.network.classes}"
             )
         validate_eval_size(self.task.dataset, self.recipe.n_eval)
+        validate_train_size(self.task.dataset, self.recipe.n_train, self.recipe.n_eval)
         object.__setattr__(self, "seed", require_integer("job.seed", self.seed, 0))
         require_choice("job.split", self.split, SPLITS)
 

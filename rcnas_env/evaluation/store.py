@@ -3,6 +3,7 @@
 A folder that any number of processes and runs share:
 
     evaluations/ab/abcdef….json      one Evaluation
+    under-way/….npz                  how far a long attack has come
     trainings/ab/abcdef….json        one training's report
     trainings/ab/abcdef….safetensors its weights
 
@@ -73,6 +74,11 @@ class FolderStore:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+
+    @property
+    def progress_folder(self) -> str:
+        """Where attacks keep how far they have come; each removes its file when it is done."""
+        return str(self.folder / "under-way")
 
     def load_evaluation(self, key: str) -> Evaluation | None:
         """See `Store`. An entry that cannot be read counts as absent, and is computed again."""

@@ -89,7 +89,8 @@ class TrainedEvaluator:
                     ready.remove(key)
                     job = to_measure.pop(key)
                     through = trainings[job.source_job.training_key] if job.source_job else None
-                    call = (work.measure, job, *trainings[job.training_key], through, self.device)
+                    folder = getattr(self.store, "progress_folder", None)
+                    call = (work.measure, job, *trainings[job.training_key], through, self.device, folder)
                     running[self._submit(*call)] = ("measure", job)
                 else:
                     job = to_train.pop()[1]

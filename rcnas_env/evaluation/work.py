@@ -12,7 +12,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
-from rcnas_env.attacks import AttackResult, attack_entry, run_attack
+from rcnas_env.attacks import AttackProgress, AttackResult, attack_entry, run_attack
 from rcnas_env.cost import cost
 from rcnas_env.data import ImageSet, dataset_entry, load_splits
 from rcnas_env.data.splitting import SPLIT_SEED, take_per_class
@@ -33,11 +33,13 @@ def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
     """
     generator = torch.Generator().manual_seed(derive_seed(job.seed, "initial weights"))
     model = build(job.network, generator).to(device)
-    data = load_splits(job.task.dataset, job.recipe.n_eval)
+    data = load_splits(job.task.dataset, job.recipe.n_eval).train
+    if job.recipe.n_train is not None:
+        data = data.subset(take_per_class(data.labels, job.recipe.n_train, SPLIT_SEED)[0])
     seed = derive_seed(job.seed, "training")
     entry = dataset_entry(job.task.dataset)
     padding = entry.crop_padding if entry.augmentation == "crop-flip" else None
-    report = fit(model, data.train, job.recipe, job.training_epsilon, seed, device, crop_padding=padding)
+    report = fit(model, data, job.recipe, job.training_epsilon, seed, device, crop_padding=padding)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     summary = {
         "losses": [loss if math.isfinite(loss) else None for loss in report.losses],
@@ -56,8 +58,8 @@ def load_network(job: Job, weights: bytes, device: str = "cpu") -> nn.Module:
     return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
-def attack_images(job: Job, weights: bytes, device: str = "cpu") -> AttackResult:
-    """Attack the job's split through its network, white box."""
+def attack_images(job: Job, weights: bytes, device: str = "cpu", progress_folder: str | None = None) -> AttackResult:
+    """Attack the job's split through its network, white box; `progress_folder` as in `measure`."""
     images, labels = _attacked_split(job)
     model = load_network(job, weights, device)
     attacked = freeze(model) if job.recipe.folded else model
@@ -71,6 +73,7 @@ def attack_images(job: Job, weights: bytes, device: str = "cpu") -> AttackResult
             labels.to(device),
             seed=seed,
             batch_size=job.recipe.attack_batch_size,
+            progress=None if progress_folder is None else AttackProgress(progress_folder),
         )
 
 
@@ -80,6 +83,7 @@ def measure(
     weights: bytes,
     through: tuple[dict[str, Any], bytes] | None = None,
     device: str = "cpu",
+    progress_folder: str | None = None,
 ) -> Evaluation:
     """Attack the job's trained network and measure it.
 
@@ -89,6 +93,8 @@ def measure(
         through: (report, weights) of the teacher, where the attack goes through it (`job.source_job`); a
             teacher that diverged gives no attack, and the images stay clean.
         device: where to attack.
+        progress_folder: where an attack that takes long keeps how far it has come, to go on from there after an
+            interruption; None to start over.
     """
     if report["diverged"]:
         return _diverged(job, report, device)
@@ -96,11 +102,12 @@ def measure(
     images, labels = (tensor.to(device) for tensor in _attacked_split(job))
     model = load_network(job, weights, device)
     if job.source_job is None:
-        attacked = attack_images(job, weights, device).adversarial
+        attacked = attack_images(job, weights, device, progress_folder).adversarial
     elif through is None:
         raise ValueError("through must be the teacher's training where the attack goes through it, got None")
     else:
-        attacked = images if through[0]["diverged"] else attack_images(job.source_job, through[1], device).adversarial
+        source = (job.source_job, through[1], device, progress_folder)
+        attacked = images if through[0]["diverged"] else attack_images(*source).adversarial
     with cpu_threads(job.recipe.threads):
         clean_logits = _logits(model, images, job.recipe.attack_batch_size)
         attacked_logits = _logits(model, attacked, job.recipe.attack_batch_size)

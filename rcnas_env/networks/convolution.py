@@ -21,7 +21,7 @@ FREE_TAPS = 10
 CALL_OVERHEAD = 40_000
 """What calling a convolution costs, in multiply-accumulates an image: measured for batches of 128 with AVX2."""
 
-DENSE_CHANNELS = 32
+DENSE_CHANNELS = 24
 """Grouped convolutions of several channels a group are computed densely up to so many channels: tiny groups cost a
 CPU more than the zeros between them do."""
 
@@ -109,13 +109,10 @@ def pixel_matrix(weight: Tensor, groups: int, stride: int, height: int, width: i
 
 
 def apply_pixel_matrix(images: Tensor, matrix: Tensor, bias: Tensor | None, stride: int) -> Tensor:
-    """x M + bias of each image; `matrix` by `pixel_matrix`, `bias` (out,) or None. Channels last."""
+    """X M + bias of each image; `matrix` by `pixel_matrix`, `bias` (out,) or None. Channels last."""
     height, width = (-(-size // stride) for size in images.shape[2:])
     flat = images.permute(0, 2, 3, 1).flatten(1)
-    if bias is None:
-        product = flat @ matrix
-    else:
-        product = torch.addmm(bias.repeat(height * width), flat, matrix)
+    product = flat @ matrix if bias is None else torch.addmm(bias.repeat(height * width), flat, matrix)
     return product.view(len(images), height, width, -1).permute(0, 3, 1, 2)
 
 

@@ -56,6 +56,8 @@ class Recipe:
     """Augment training images as the data set's entry says (paper appendix D: random crop and flip at CIFAR)."""
     n_eval: int = 256
     """Images split off the training set to reward students on (paper section 3.2: 256)."""
+    n_train: int | None = None
+    """Class-balanced images of the training set that are trained on; None for all of them."""
     n_test: int | None = None
     """Class-balanced images of the test set that final figures are measured on; None for all of them."""
     attack_batch_size: int = 256
@@ -73,8 +75,9 @@ class Recipe:
         for name in ("epochs", "batch_size", "inner_steps", "n_eval", "attack_batch_size", "threads"):
             low = 2 if name == "batch_size" else 1  # batch norm needs two images
             object.__setattr__(self, name, require_integer(f"recipe.{name}", getattr(self, name), low))
-        if self.n_test is not None:
-            object.__setattr__(self, "n_test", require_integer("recipe.n_test", self.n_test, 1))
+        for name, low in (("n_train", 2), ("n_test", 1)):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, require_integer(f"recipe.{name}", getattr(self, name), low))
         for name in ("learning_rate", "gradient_clip", "relative_step"):
             self._number(name, 0.0, exclusive=True)
         for name in ("momentum", "weight_decay", "beta"):
