@@ -10,6 +10,7 @@ that `rcnas_env.networks.build` makes and torch's own flop counter (two flops a 
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 from rcnas_env.architecture import ROBUST_EXPANSION, Network, NetworkSpec, StageSpec
@@ -53,6 +54,11 @@ def cost(spec: Network, input_shape: tuple[int, int, int] | None = None) -> Cost
     Raises:
         ValueError: `input_shape` is not three positive integers.
     """
+    return _cost(spec, input_shape if input_shape is None else require_input_shape("input_shape", input_shape))
+
+
+@functools.lru_cache(maxsize=4_096)
+def _cost(spec: Network, input_shape: tuple[int, int, int] | None) -> Cost:
     if isinstance(spec, CellNetworkSpec):
         from rcnas_env.cell_cost import cell_network_cost  # here, as that module takes Cost from this one
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rcnas_env.validation import require_boolean, require_integer, require_number
@@ -47,8 +48,9 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, without `from_store`; an infinite loss is null."""
-        value = asdict(self)
-        del value["from_store"]
+        # not dataclasses.asdict, which copies every image's entry deeply: stored steps are thousands a second
+        value = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "from_store"}
+        value["provenance"] = copy.deepcopy(self.provenance)
         value["robust"] = [int(entry) for entry in self.robust]
         value["lips"] = list(self.lips)
         if math.isinf(self.adversarial_loss):
@@ -86,6 +88,8 @@ def _per_image(given: Mapping[str, Any], name: str, maximum: float, may_be_empty
     """The list `name` of a record: a number from 0 to `maximum` for each of its images."""
     values, images = given[name], given["images"]
     fits = isinstance(values, list | tuple) and (len(values) == images or (may_be_empty and not values))
-    if not fits or not all(isinstance(entry, int | float) and 0 <= entry <= maximum for entry in values):
+    numbers = fits and {type(entry) for entry in values} <= {int, float, bool}
+    # a NaN fails the sum where it slips through the extremes
+    if not numbers or (values and not (min(values) >= 0 and max(values) <= maximum and sum(values) >= 0)):
         raise ValueError(f"evaluation.{name} must be {images} numbers from 0 to {maximum}, got {values!r}")
     return list(values)

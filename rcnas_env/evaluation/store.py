@@ -17,6 +17,8 @@ import copy
 import json
 import os
 import tempfile
+from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +28,9 @@ from rcnas_env.evaluation.record import Evaluation
 
 STORE_VARIABLE = "RCNAS_STORE"
 """Environment variable that names the default store's folder."""
+
+KEPT_IN_MEMORY = 1_000
+"""Evaluations that a folder store keeps besides (about 10 kB each), so as not to read them again."""
 
 
 class Store(Protocol):
@@ -54,11 +59,11 @@ class MemoryStore:
     def load_evaluation(self, key: str) -> Evaluation | None:
         """See `Store`."""
         found = self._evaluations.get(key)
-        return None if found is None else Evaluation.from_dict(found.to_dict(), from_store=True)
+        return None if found is None else _copy(found, from_store=True)
 
     def save_evaluation(self, evaluation: Evaluation) -> None:
         """See `Store`."""
-        self._evaluations[evaluation.key] = evaluation
+        self._evaluations[evaluation.key] = _copy(evaluation, from_store=False)
 
     def load_training(self, key: str) -> tuple[dict[str, Any], bytes] | None:
         """See `Store`."""
@@ -74,6 +79,7 @@ class FolderStore:
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.folder = Path(folder)
+        self._read: OrderedDict[str, tuple[tuple[int, int], Evaluation]] = OrderedDict()
 
     @property
     def progress_folder(self) -> str:
@@ -81,15 +87,32 @@ class FolderStore:
         return str(self.folder / "under-way")
 
     def load_evaluation(self, key: str) -> Evaluation | None:
-        """See `Store`. An entry that cannot be read counts as absent, and is computed again."""
-        value = self._read_json(self._path("evaluations", key, ".json"))
-        if value is None:
-            return None
+        """See `Store`. An entry that cannot be read counts as absent, and is computed again.
+
+        What was read last is kept, and not read again as long as the file stays as it was.
+        """
+        path = self._path("evaluations", key, ".json")
         try:
-            found = Evaluation.from_dict(value, from_store=True)
-        except ValueError:
+            status = path.stat()
+        except OSError:
             return None
-        return found if found.key == key else None
+        version = (status.st_mtime_ns, status.st_size)
+        known = self._read.pop(key, None)
+        if known is None or known[0] != version:
+            value = self._read_json(path)
+            if value is None:
+                return None
+            try:
+                found = Evaluation.from_dict(value)
+            except ValueError:
+                return None
+            if found.key != key:
+                return None
+            known = (version, found)
+        self._read[key] = known  # as the last used
+        if len(self._read) > KEPT_IN_MEMORY:
+            self._read.popitem(last=False)
+        return _copy(known[1], from_store=True)
 
     def save_evaluation(self, evaluation: Evaluation) -> None:
         """See `Store`."""
@@ -133,6 +156,11 @@ class FolderStore:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
+
+
+def _copy(evaluation: Evaluation, from_store: bool) -> Evaluation:
+    """A copy that shares nothing that can be changed."""
+    return replace(evaluation, provenance=copy.deepcopy(evaluation.provenance), from_store=from_store)
 
 
 def _usable(report: dict[str, Any], weights: bytes) -> bool:

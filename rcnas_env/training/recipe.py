@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from rcnas_env.training.method import known_methods
@@ -92,7 +92,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as JSON values."""
-        return asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Recipe:

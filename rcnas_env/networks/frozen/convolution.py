@@ -50,7 +50,7 @@ class FrozenConvolution:
         self._kernel.prepare(weight.to(dtype), None if bias is None else bias.to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """y of the class docstring: (N, in, H, W) → (N, out, H', W')."""
+        """Y of the class docstring: (N, in, H, W) → (N, out, H', W')."""
         return self._kernel.forward(x)
 
     def backward(self, gradient: Tensor, y: Tensor) -> Tensor:
@@ -124,7 +124,8 @@ class _PixelMatrix:
 
 class _Direct:
     """Any other map: a convolution, with bias and ReLU in the same pass where torch has that; its input gradient is
-    the convolution with the kernel turned round, unless strided."""
+    the convolution with the kernel turned round, unless strided.
+    """
 
     def __init__(self, layer: FrozenConvolution) -> None:
         self.layer = layer
