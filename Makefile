@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # One thread a worker: with two each, two workers would fight over two cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install demo test test-slow lint clean
+.PHONY: help install demo bench test test-slow lint clean
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
@@ -37,6 +37,13 @@ $(INSTALLED): requirements/pinned.txt requirements/no-deps.txt pyproject.toml se
 
 demo: install ## run the quickstart
 	@$(BIN)/python -m experiments.quickstart $(ARGS)
+
+# Parts of one thread each; the names go to stderr, so that ARGS=--json leaves nothing but JSON on stdout.
+bench: install ## measure speed against the published code (under 10 minutes on two idle cores)
+	@for name in peak training attacks env search cost_model; do \
+		echo "== benchmarks.$$name" >&2; \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
+	done
 
 test: install ## run the tests (minutes on two cores)
 	@$(PYTEST) $(ARGS)

@@ -89,7 +89,7 @@ def main() -> None:
     """Command line."""
     config = tyro.cli(Recipes, description=__doc__)
     torch.set_num_threads(1)
-    print_summary(summarise(measure(config)), config.json)
+    print_summary(summarise(measure(config)), config.json, config)
 
 
 if __name__ == "__main__":
