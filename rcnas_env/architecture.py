@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 from rcnas_env.cell_architecture import CellNetworkSpec
 from rcnas_env.cell_rivals import CELL_NETWORK_NAMES, named_cell_network
 from rcnas_env.image_shape import require_input_shape as require_input_shape
-from rcnas_env.registry import unknown_name
+from rcnas_env.registry import Registry, UnknownNameError, unknown_name
 from rcnas_env.validation import require_boolean, require_fields, require_integer
 
 ROBUST_EXPANSION = 4
@@ -182,9 +182,14 @@ _ROBUST_RESNETS = {
 }
 _WIDE_RESNET = re.compile(r"WRN-(\d{1,4})-(\d{1,4})")
 NETWORK_NAMES = ("WRN-d-w", *_ROBUST_RESNETS, "WRN-34-R", *CELL_NETWORK_NAMES)
-"""Names that `named_network` knows. In WRN-d-w, d is the depth (6n + 4) and w the widening factor; N@C stands for
-3N + 2 cells and C channels."""
+"""Names that `named_network` knows without any being registered. In WRN-d-w, d is the depth (6n + 4) and w the
+widening factor; N@C stands for 3N + 2 cells and C channels."""
 _EXAMPLES = ("WRN-28-10", "WRN-34-12", "WRN-46-14", "WRN-70-16", "AdvRush-7@96", "RACL-7@104")
+
+NetworkFactory = Callable[[tuple[int, int, int], int], Network]
+"""(input, classes) → a network for images of that shape (channels, height, width) and that many classes."""
+
+_REGISTERED: Registry[NetworkFactory] = Registry("network")
 
 
 def _three_stages(depths: tuple[int, ...], planes: tuple[int, ...], robust: bool) -> tuple[StageSpec, ...]:
@@ -204,7 +209,7 @@ def _named_stages(name: str) -> tuple[StageSpec, ...]:
         return _three_stages((5, 5, 5), (320, 640, 512), robust=False)
     match = _WIDE_RESNET.fullmatch(name) if isinstance(name, str) else None
     if match is None:
-        raise unknown_name("network", name, (*NETWORK_NAMES, *_EXAMPLES))
+        raise unknown_name("network", name, (*known_networks(), *_EXAMPLES))
     depth, width = int(match[1]), int(match[2])
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"network {name!r}: the depth d of WRN-d-w must be 6n + 4 with n ≥ 1 (10, 16, 22, 28, …)")
@@ -212,17 +217,68 @@ def _named_stages(name: str) -> tuple[StageSpec, ...]:
     return _three_stages((blocks,) * 3, tuple(16 * 2**i * width for i in range(3)), robust=False)
 
 
+def register_network(name: str, factory: NetworkFactory) -> None:
+    """Make a network known by its name: a teacher, or a rival made of cells.
+
+    >>> def one_stage(input, classes):
+    ...     return NetworkSpec((StageSpec(depth=1, planes=8),), input=input, classes=classes)
+    >>> register_network("one-stage", one_stage)
+    >>> named_network("one-stage", (1, 8, 8)).classes
+    10
+
+    Raises:
+        ValueError: the name is empty, ends in ".json" (which `read_network` takes for a file), is taken, or has the
+            form of one of the families (WRN-d-w, N@C).
+    """
+    if not isinstance(name, str) or not name or name.endswith(".json"):
+        raise ValueError(f"network name must be a string that is not empty and no .json file, got {name!r}")
+    if _is_built_in(name):
+        raise ValueError(f"network {name!r} is registered already")
+    _REGISTERED.register(name, factory)
+
+
+def known_networks() -> tuple[str, ...]:
+    """`NETWORK_NAMES`, then the registered networks in the order of their registration."""
+    return (*NETWORK_NAMES, *_REGISTERED)
+
+
+def _is_built_in(name: str) -> bool:
+    if name in NETWORK_NAMES:
+        return True
+    try:
+        return named_cell_network(name, (3, 32, 32), 10) is not None or bool(_named_stages(name))
+    except UnknownNameError:
+        return False
+    except ValueError:  # a family's name with numbers that it does not take
+        return True
+
+
+def _registered_network(name: str, input: tuple[int, int, int], classes: int) -> Network:
+    network = _REGISTERED[name](input, classes)
+    if not isinstance(network, NetworkSpec | CellNetworkSpec):
+        raise ValueError(f"network {name!r} must be made a NetworkSpec or a CellNetworkSpec, got {network!r}")
+    if (network.input, network.classes) != (input, classes):
+        raise ValueError(
+            f"network {name!r} must be made for input {input} and {classes} classes, got {network.input} and "
+            f"{network.classes}"
+        )
+    return network
+
+
 def named_network(name: str, input: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> Network:
     """The network called `name`: any WRN-d-w, RobustResNet-A1 … A4, WRN-34-R, and, as a `CellNetworkSpec`,
-    RobNet-large-v2, any AdvRush-N@C, any RACL-N@C.
+    RobNet-large-v2, any AdvRush-N@C, any RACL-N@C; or a registered one.
 
-    From 64×64 images on the stem has stride 2 (paper, Tiny-ImageNet).
+    From 64×64 images on the stem has stride 2 (paper, Tiny-ImageNet); that of a registered one is its factory's.
 
     Raises:
         UnknownNameError: no such name; the message lists the known ones and the nearest.
-        ValueError: WRN-d-w with a depth that is not 6n + 4, or N@C out of range.
+        ValueError: WRN-d-w with a depth that is not 6n + 4, N@C out of range, or a registered network that does not
+            fit `input` and `classes`.
     """
     shape = require_input_shape("input", input)
+    if isinstance(name, str) and name in _REGISTERED:
+        return _registered_network(name, shape, classes)
     cells = named_cell_network(name, shape, classes)
     if cells is not None:
         return cells

@@ -68,3 +68,31 @@ register_preset(
         recipe=Recipe(),
     ),
 )
+
+PAPER_TEACHERS = (("WRN-28-10", 5e9), ("WRN-34-12", 10e9), ("WRN-46-14", 20e9), ("WRN-70-16", 40e9))
+"""The paper's teachers, each with its budget in MACs (section 4: 5G, 10G, 20G, 40G)."""
+
+register_preset(
+    "paper",
+    Preset(
+        buffers=lambda: TaskBuffers(
+            datasets=("cifar10", "cifar100", "tiny-imagenet"),
+            attacks=("clean", "pgd-20", "cw-40", "autoattack"),  # the columns of the paper's Table 1
+            teachers=tuple(TeacherEntry(network, (budget,)) for network, budget in PAPER_TEACHERS),
+        ),
+        recipe=Recipe(precision="auto"),
+    ),
+)
+
+register_preset(
+    "fashion-mnist",
+    Preset(
+        buffers=lambda: TaskBuffers(
+            datasets=("fashion-mnist",),
+            attacks=("fgsm", "pgd-20", "cw-40"),
+            teachers=(teacher_entry("WRN-10-1", "fashion-mnist"), teacher_entry("WRN-16-1", "fashion-mnist")),
+        ),
+        # 2,000 images: a reward in minutes on a CPU, not hours
+        recipe=Recipe(batch_size=64, inner_steps=5, relative_step=0.5, n_train=2_000, precision="auto"),
+    ),
+)

@@ -15,6 +15,7 @@ import rcnas_env.data.dataset as dataset_module
 from rcnas_env.architecture import NetworkSpec, StageSpec, named_network
 from rcnas_env.cost import cost
 from rcnas_env.data import DatasetEntry, ImageSet, dataset_entry, register_dataset
+from rcnas_env.evaluation.job import Job
 from rcnas_env.presets import known_presets, preset_entry, register_preset, teacher_entry
 from rcnas_env.registry import Registry, UnknownNameError
 from rcnas_env.task import FixedTasks, Task, TaskBuffers, TeacherEntry
@@ -206,6 +207,22 @@ def test_the_digits_preset_is_complete() -> None:
 def test_budgets_are_shares_of_the_teacher_s_cost() -> None:
     entry = teacher_entry("WRN-10-2", "digits", shares=(0.1, 1.0))
     assert entry.budgets == (float(round(0.1 * cost(TEACHER).macs)), float(cost(TEACHER).macs))
+
+
+def test_the_paper_preset_has_its_teachers_and_budgets_on_every_data_set() -> None:
+    tasks = preset_entry("paper").buffers().base_tasks()
+    assert len(tasks) == len(set(tasks)) == 3 * 4 * 4
+    for task in tasks:
+        share = cost(task.teacher).macs / task.budget
+        assert 0.92 < share < 1.06, task.teacher  # each budget is about what the teacher itself costs, at 64×64 too
+    assert preset_entry("paper").recipe.precision in ("fp32", "bf16")
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "paper"])
+def test_presets_have_valid_tasks_and_recipes(name: str) -> None:
+    preset = preset_entry(name)
+    for task in preset.buffers().base_tasks():
+        assert Job(task.teacher, task, preset.recipe).training_key
 
 
 def test_presets_are_registered_once() -> None:
