@@ -47,7 +47,8 @@ OTHER_TRAINING = {
         for name, value in {
             "epochs": 2, "batch_size": 64, "learning_rate": 0.05, "momentum": 0.8, "weight_decay": 2e-4,
             "method": "sat", "schedule": "step", "gradient_clip": 1.0, "beta": 5.0, "epsilon": 0.1, "inner_steps": 2,
-            "relative_step": 0.5, "precision": "bf16", "folded": False, "augment": False, "n_eval": 40, "n_train": 100, "threads": 2,
+            "relative_step": 0.5, "precision": "bf16", "folded": False, "augment": False, "n_eval": 40,
+            "n_train": 100, "threads": 2,
         }.items()
     },
 }  # fmt: skip

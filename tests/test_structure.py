@@ -56,7 +56,7 @@ OWN_STREAMS = {
 
 # The files that use a process-wide stream outside a `with fork_rng()` of their own, and why the caller's survives it.
 GLOBAL_STREAM_ALLOWED = {
-    "rcnas_env/attacks/guard.py": "saves Python's and numpy's states before torchattacks runs, and restores them after",
+    "rcnas_env/random_streams.py": "saves Python's and numpy's states before a library draws, and restores them after",
 }
 
 Finder = Callable[[ast.Module], Iterator[tuple[int, str]]]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
 import torch
 from torch import nn
+
+from rcnas_env.random_streams import lent_random_streams
 
 
 @contextmanager
@@ -26,7 +26,7 @@ def attack_guard(model: nn.Module, seed: int, device: torch.device | str) -> Ite
         device: where the attack runs.
     """
     # Tensors made under inference mode could not be differentiated, whatever the gradient mode.
-    with _frozen(model), _random_streams(seed, torch.device(device)), torch.inference_mode(False), torch.enable_grad():
+    with _frozen(model), lent_random_streams(seed, device), torch.inference_mode(False), torch.enable_grad():
         yield
 
 
@@ -45,22 +45,3 @@ def _frozen(model: nn.Module) -> Iterator[None]:
             module.training = flag
         for parameter, required in trainable:
             parameter.requires_grad_(required)
-
-
-@contextmanager
-def _random_streams(seed: int, device: torch.device) -> Iterator[None]:
-    # torch.manual_seed, which torchattacks calls too, seeds every CUDA device, not only the one in use.
-    cuda = device.type == "cuda" or torch.cuda.is_initialized()
-    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002 (to restore the global one)
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if cuda else ()):
-            torch.manual_seed(seed)
-            np.random.seed(seed % 2**32)  # noqa: NPY002
-            random.seed(seed)
-            yield
-    finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)  # noqa: NPY002
-        if not cuda:
-            # Without CUDA started, torch keeps the last seed to apply at its start: make that the caller's again.
-            torch.cuda.manual_seed_all(torch.initial_seed())

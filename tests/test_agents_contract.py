@@ -1,0 +1,189 @@
+"""The contract of every registered agent: spends what it is granted, inside the space, repeatably, and learns."""
+
+from __future__ import annotations
+
+import functools
+import random
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from agents.agent import Agent
+from agents.black_box import BlackBoxSearch
+from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.registry import known_agents, make_agent, register_agent
+from agents.sb3 import SB3Agent
+from agents.trial import Trial
+from agents.vpg import VPG
+from rcnas_env.compression import compress
+from rcnas_env.cost import cost
+from rcnas_env.registry import UnknownNameError
+from rcnas_env.vector_env import RCNASVectorEnv
+from tests.landscape import encoder, environments, task
+
+SEARCHERS = tuple(name for name in known_agents() if name != "scaling-rule")
+"""Those that try as many students as they are granted; the rule has one network."""
+BUDGETED = ("random-search", "evolution", "local-search", "tpe", "bayesian")
+"""Those that know a student's cost before they try it."""
+FEW: dict[str, dict[str, Any]] = {
+    "evolution": {"population": 4, "tournament": 2},
+    "tpe": {"startup": 4},
+    "bayesian": {"startup": 6},  # each proposal beyond takes about half a second
+    **dict.fromkeys(("ppo", "a2c", "trpo", "recurrent-ppo"), {"rollout": 4}),
+    **dict.fromkeys(("sac", "td3", "crossq"), {"learning_starts": 3}),
+}
+"""Settings under which the few evaluations of a test go beyond the random ones at the start."""
+
+
+def agent(name: str, seed: int = 0, **settings: Any) -> Agent:
+    return make_agent(name, task(), seed, encoder() if name == "vpg" else None, **{**FEW.get(name, {}), **settings})
+
+
+def searched(name: str, evaluations: int = 7, num_envs: int = 2, seed: int = 0) -> list[Trial]:
+    return agent(name, seed).search(environments(num_envs), evaluations)
+
+
+def streams() -> tuple[Any, ...]:
+    """The state of every process-wide random stream, in comparable form."""
+    kind, keys, *rest = np.random.get_state()  # noqa: NPY002
+    return random.getstate(), (kind, keys.tolist(), *rest), torch.get_rng_state().tolist(), torch.initial_seed()
+
+
+def recorded(envs: RCNASVectorEnv) -> list[Any]:
+    """What `envs` is given from now on, action by action."""
+    given, step = [], envs.step
+
+    def noted(actions: Any) -> Any:
+        given.append(actions)
+        return step(actions)
+
+    envs.step = noted  # type: ignore[method-assign]
+    return given
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+@pytest.mark.parametrize(("evaluations", "num_envs"), [(7, 1), (7, 2)])
+def test_as_many_trials_as_granted_each_told_and_each_what_its_action_makes(
+    name: str, evaluations: int, num_envs: int
+) -> None:
+    envs, told = environments(num_envs), list[Trial]()
+    given = recorded(envs)
+    trials = agent(name).search(envs, evaluations, told.append)
+    assert len(trials) == evaluations and told == trials
+    assert len(given) == -(-evaluations // num_envs), "more steps than the evaluations need"
+    assert all(envs.action_space.contains(actions) for actions in given)
+    rows = [{part: value[i] for part, value in actions.items()} for actions in given for i in range(num_envs)]
+    assert [trial.student for trial in trials] == [compress(task().teacher, row) for row in rows[:evaluations]]
+    assert [trial.macs for trial in trials] == [cost(trial.student).macs for trial in trials]
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_a_seed_decides_the_trials_and_process_wide_streams_play_no_part(name: str) -> None:
+    before = streams()
+    first = searched(name)
+    assert streams() == before
+    torch.rand(5), np.random.rand(5), random.random()  # noqa: NPY002
+    assert searched(name) == first
+    assert searched(name, seed=1) != first
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
+def test_no_evaluations_are_no_trials(name: str) -> None:
+    assert searched(name, evaluations=0) == []
+
+
+@pytest.mark.parametrize("name", sorted(set(SEARCHERS) - {"random-search", "vpg"}))
+@pytest.mark.parametrize("evaluations", [-1, 2.5, True])
+def test_a_number_of_evaluations_out_of_range_is_named(name: str, evaluations: Any) -> None:
+    with pytest.raises(ValueError, match=f"evaluations must be an integer of at least 0, got {evaluations}"):
+        searched(name, evaluations=evaluations)
+
+
+@pytest.mark.parametrize("name", sorted(set(known_agents()) - {"scaling-rule", "random-search"}))
+def test_a_seed_out_of_range_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match="seed must be an integer of at least 0, got -1"):
+        agent(name, seed=-1)
+
+
+@pytest.mark.parametrize("name", known_agents())
+def test_an_unknown_setting_is_named(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"settings of '{name}' must be among .*got 'momentun'"):
+        agent(name, momentun=0.9)
+
+
+@pytest.mark.parametrize("name", BUDGETED)
+def test_those_who_know_the_cost_try_nothing_over_the_budget(name: str) -> None:
+    tight = task(budget_share=0.15)
+    trials = make_agent(name, tight, seed=2, **FEW.get(name, {})).search(environments(2, tight), 10)
+    assert len(trials) == 10 and all(trial.within_budget for trial in trials)
+
+
+def saved_and_loaded(searcher: Agent, path: Path) -> Agent:
+    if isinstance(searcher, VPG):
+        save_checkpoint(searcher, path)
+        return load_checkpoint(path)[0]
+    assert isinstance(searcher, SB3Agent | BlackBoxSearch)
+    searcher.save(path)
+    return type(searcher).load(path)
+
+
+@pytest.mark.parametrize("name", sorted(set(SEARCHERS) - {"random-search"}))
+def test_a_loaded_agent_goes_on_as_the_saved_one_would_have(name: str, tmp_path: Path) -> None:
+    original = agent(name)
+    original.search(environments(2), 8)
+    loaded = saved_and_loaded(original, tmp_path / "agent")
+    assert [path.name for path in tmp_path.iterdir()] == ["agent"]
+    continued = original.search(environments(2), 4)
+    assert loaded.search(environments(2), 4) == continued
+    assert agent(name).search(environments(2), 4) != continued, "nothing was remembered"
+
+
+ENOUGH = {"bayesian": 16, "tpe": 100, "td3": 100, "sac": 140, "crossq": 140}
+"""Evaluations after which an agent is held against random search; 200 where not named."""
+
+
+@functools.cache
+def best_reward(name: str, evaluations: int, seed: int) -> float:
+    """Of the students that an agent with its default settings tries (Bayesian optimisation: those of FEW)."""
+    settings = FEW["bayesian"] if name == "bayesian" else {}
+    searcher = make_agent(name, task(), seed, encoder() if name == "vpg" else None, **settings)
+    return max(trial.reward for trial in searcher.search(environments(4), evaluations))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("sac", "crossq", "bayesian") else [])
+        for name in sorted(set(SEARCHERS) - {"random-search"})
+    ],
+)
+def test_an_agent_learns_the_landscape_better_than_random_search(name: str) -> None:
+    """The best student, mean of two seeds, against the median of random search's over five."""
+    evaluations = ENOUGH.get(name, 200)
+    ours = mean(best_reward(name, evaluations, seed) for seed in range(2))
+    assert ours > median(best_reward("random-search", evaluations, seed) for seed in range(5)) + 0.02
+
+
+@pytest.mark.parametrize("name", [name for name in SEARCHERS if name != "vpg"])
+def test_the_same_trials_by_parts_count_the_same(name: str) -> None:
+    searcher = agent(name)
+    parts = [len(searcher.search(environments(2), count)) for count in (3, 1, 4)]
+    assert parts == [3, 1, 4]
+
+
+def test_the_scaling_rule_tries_its_one_network() -> None:
+    assert len(make_agent("scaling-rule", task()).search(environments(2), 5)) == 1
+
+
+def test_names_are_unique_and_unknown_ones_list_the_known() -> None:
+    assert len(known_agents()) == len(set(known_agents())) == 14
+    with pytest.raises(UnknownNameError, match="unknown agent 'pppo'; known: .*Did you mean 'ppo'"):
+        make_agent("pppo", task())
+    with pytest.raises(ValueError, match="agent 'ppo' is registered already"):
+        register_agent("ppo", make_agent)
+    with pytest.raises(ValueError, match="encoder must be a StateEncoder for agent 'vpg', got None"):
+        make_agent("vpg", task())
