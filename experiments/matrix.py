@@ -25,6 +25,7 @@ from rcnas_env.cell_architecture import CellNetworkSpec
 from rcnas_env.cell_rivals import ROBNET_LARGE_V2
 from rcnas_env.cost import cost
 from rcnas_env.data import DataUnavailableError, dataset_entry, load_splits
+from rcnas_env.data.splitting import SPLIT_SEED, take_per_class
 from rcnas_env.evaluation.evaluator import make_engine
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.store import open_store
@@ -135,13 +136,16 @@ def jobs_of(part: Part, config: Matrix) -> dict[tuple[str, str, str], Job]:
 def pruned_rows(part: Part, config: Matrix) -> list[dict[str, Any]]:
     """`PRUNED`, half of its weights kept by each pruning method, under each attack on the eval set."""
     data = load_splits(part.dataset, part.recipe.n_eval)
+    training = data.train
+    if part.recipe.n_train is not None:  # as the engine does
+        training = training.subset(take_per_class(training.labels, part.recipe.n_train, SPLIT_SEED)[0])
     recipe = part.recipe if config.epochs is None else part.recipe.but(epochs=config.epochs)
     spec, entry = network(PRUNED, part.dataset), dataset_entry(part.dataset)
     rows = []
     for method in PRUNING_METHODS:
         model = build(spec)
         recipes = PruningRecipes(recipe, recipe, recipe)
-        report = prune(model, data.train, method, KEEP, recipes, entry.epsilon, derive_seed(config.seed, method))
+        report = prune(model, training, method, KEEP, recipes, entry.epsilon, derive_seed(config.seed, method))
         accuracies = {}
         for attack in part.attacks:
             made = attack_entry(attack).make(entry.epsilon, entry.classes)
