@@ -43,18 +43,18 @@ class Env:
 
     teacher: str = "WRN-10-2"
     """Of every task."""
-    steps: int = 4
+    steps: int = 6
     """Steps of the vector environment, of `envs` students each."""
     envs: int = 2
     """Environments side by side."""
     workers: int = 2
     """Worker processes of one thread each; 0 works in this process."""
-    compared: int = 2
+    compared: int = 4
     """Of the students' jobs, so many done again by both sides, evenly spread over their MACs."""
-    epochs: int = 5
-    """Of every training (the preset's: 5)."""
-    inner_steps: int = 10
-    """Of every training (the preset's: 10)."""
+    epochs: int | None = None
+    """Of every training; None for the preset's."""
+    inner_steps: int | None = None
+    """Of every training; None for the preset's."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of our trainings."""
     stored_seconds: float = 1.0
@@ -75,8 +75,9 @@ class Env:
     @property
     def recipe(self) -> Recipe:
         """The digits preset's recipe with these settings."""
-        preset = preset_entry("digits").recipe
-        return preset.but(epochs=self.epochs, inner_steps=self.inner_steps, precision=self.precision)
+        given = {"epochs": self.epochs, "inner_steps": self.inner_steps}
+        changes = {name: value for name, value in given.items() if value is not None}
+        return preset_entry("digits").recipe.but(precision=self.precision, **changes)
 
 
 @dataclass

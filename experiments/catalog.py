@@ -171,7 +171,7 @@ def catalog() -> dict[str, list[Row]]:
         "training methods": list(_training_methods()),
         "pruning methods": list(_pruning_methods()),
         "presets": list(_presets()),
-        "engines": [{"name": name, "options": _options(_ENGINES.get(name))} for name in known_engines()],
+        "engines": [{"name": name, "options": _options(_ENGINES.get(name))} for name in sorted(known_engines())],
         "agents": [{"name": name, "class": agent} for name, agent in AGENTS.items()],
         "environment options": [
             *({"name": f"penalty={penalty}", "of": "RCNAS-v0"} for penalty in PENALTIES),
