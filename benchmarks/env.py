@@ -43,13 +43,13 @@ class Env:
 
     teacher: str = "WRN-10-2"
     """Of every task."""
-    steps: int = 6
+    steps: int = 4
     """Steps of the vector environment, of `envs` students each."""
     envs: int = 2
     """Environments side by side."""
     workers: int = 2
     """Worker processes of one thread each; 0 works in this process."""
-    compared: int = 4
+    compared: int = 2
     """Of the students' jobs, so many done again by both sides, evenly spread over their MACs."""
     epochs: int | None = None
     """Of every training; None for the preset's."""

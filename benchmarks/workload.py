@@ -8,33 +8,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcnas_env.architecture import NetworkSpec, StageSpec
-from rcnas_env.cost import ROBUST_SCALES, ROBUST_SE_REDUCTION, cost, robust_scale_width, strided_size
+from rcnas_env.cost import ROBUST_SCALES, ROBUST_SE_REDUCTION, cost, robust_scale_width, stage_costs, strided_size
+
+TAPS = 9
+"""Of a 3×3 kernel."""
 
 
 @dataclass(frozen=True)
 class Workload:
     """Of one forward pass.
 
-    macs: multiply-accumulates an image.
+    macs: multiply-accumulates an image, as `cost` counts them.
+    plain_macs: those outside robust stages, as a CPU carries them out: where a map has fewer pixels than a 3×3 kernel
+        has taps, only the taps that meet a pixel (`rcnas_env.networks.convolution`).
+    robust_macs: those of robust stages, whose narrow convolutions run at another rate.
     elements: numbers an image that convolutions, batch norms and linear layers put out: what memory has to move.
     operations: calls of these layers, whatever the batch.
     """
 
     macs: int
+    plain_macs: int
+    robust_macs: int
     elements: int
     operations: int
 
     def features(self, batch_size: int) -> NDArray[np.float64]:
-        """(3,): macs and elements of a batch in units of 1e9 and 1e6, operations in units of 1e3."""
-        return np.array([self.macs * batch_size / 1e9, self.elements * batch_size / 1e6, self.operations / 1e3])
+        """(4,): both kinds of macs and elements of a batch in units of 1e9 and 1e6, operations in units of 1e3."""
+        macs = [self.plain_macs * batch_size / 1e9, self.robust_macs * batch_size / 1e9]
+        return np.array([*macs, self.elements * batch_size / 1e6, self.operations / 1e3])
 
 
 def workload(spec: NetworkSpec) -> Workload:
     """The workload of `spec` on images of its input's shape."""
     channels, (_, height, width) = spec.stem.channels, spec.input
     height, width = strided_size(height, spec.stem.stride), strided_size(width, spec.stem.stride)
-    elements, operations = channels * height * width, 1
-    for stage in spec.stages:
+    elements, operations, saved, robust_macs = channels * height * width, 1, 0, 0
+    for stage, stage_cost in zip(spec.stages, stage_costs(spec), strict=True):
+        robust_macs += stage_cost.macs if stage.robust else 0
         for position in range(stage.depth):
             before = height * width
             if stage.downsample and position == 0:
@@ -43,9 +53,17 @@ def workload(spec: NetworkSpec) -> Workload:
             block = _robust_block if stage.robust else _basic_block
             more = block(stage, channels, before, height * width, projects)
             elements, operations = elements + more[0], operations + more[1]
+            saved += 0 if stage.robust else _taps_in_the_padding(stage, channels, before, height * width)
             channels = stage.out_channels
     final = channels * height * width + spec.classes  # batch norm, classifier
-    return Workload(cost(spec).macs, elements + final, operations + 2)
+    macs = cost(spec).macs
+    return Workload(macs, macs - robust_macs - saved, robust_macs, elements + final, operations + 2)
+
+
+def _taps_in_the_padding(stage: StageSpec, channels: int, before: int, after: int) -> int:
+    """Multiply-accumulates of a basic block that a dense matrix saves on a map of few pixels."""
+    first, second = (TAPS - min(pixels, TAPS) for pixels in (before, after))
+    return stage.planes * after * (channels * first + stage.planes * second)
 
 
 def _basic_block(stage: StageSpec, channels: int, before: int, after: int, projects: bool) -> tuple[int, int]:

@@ -22,11 +22,11 @@ from benchmarks.cost_model import Prices, fit_prices, random_students
 from benchmarks.env import choose, digits_tasks
 from benchmarks.stored_steps import steps_per_second
 from benchmarks.timing import Stopwatch, interleaved, spread
-from benchmarks.training_steps import NETWORKS, forward_equivalents, gflop, random_data
+from benchmarks.training_steps import NETWORKS, forward_equivalents, gflop, random_data, staged_network
 from benchmarks.workload import workload
 from rcnas_env.architecture import NetworkSpec, StageSpec, StemSpec, named_network
 from rcnas_env.attacks import attack_entry, attack_guard, run_attack
-from rcnas_env.cost import cost
+from rcnas_env.cost import cost, stage_costs
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.store import FolderStore
 from rcnas_env.networks import build
@@ -217,6 +217,15 @@ def test_the_workload_in_closed_form_is_what_the_modules_do(spec: NetworkSpec) -
     network(torch.empty(1, *spec.input, device="meta"))
     assert (workload(spec).elements, workload(spec).operations) == (elements, calls)
     assert workload(spec).macs == cost(spec).macs
+
+
+def test_taps_in_the_padding_are_not_carried_out() -> None:
+    spec = staged_network("WRN-10-1", (1, 8, 8))  # one block a stage, on maps of 8×8, 4×4 and 2×2
+    saved = 64 * 64 * 4 * (9 - 4)  # only conv2 of the last block sees a map of 2×2
+    assert (workload(spec).plain_macs, workload(spec).robust_macs) == (cost(spec).macs - saved, 0)
+    assert workload(MIXED).robust_macs == sum(
+        part.macs for part, stage in zip(stage_costs(MIXED), MIXED.stages, strict=True) if stage.robust
+    )
 
 
 def test_prices_are_found_again_from_the_times_that_they_make() -> None:
