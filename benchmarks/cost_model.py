@@ -34,7 +34,7 @@ from rcnas_env.networks import build
 from rcnas_env.training.fit import cpu_threads, fit
 from rcnas_env.training.recipe import Recipe
 
-FEATURES = ("giga-MACs", "giga-MACs in robust stages", "mega-elements", "kilo-calls")
+FEATURES = ("giga-MACs", "giga-MACs in robust stages", "mega-elements", "kilo-calls", "passes")
 TOLERANCE = 0.25
 """Relative error within which a prediction counts as right."""
 
@@ -45,7 +45,7 @@ class CostModel:
 
     teacher: str = "WRN-16-2"
     """Whose random students are timed, on the digits."""
-    calibrating: int = 24
+    calibrating: int = 16
     """Students of which single steps are timed."""
     held_out: int = 12
     """Other students, of which whole trainings are predicted and timed."""
@@ -75,7 +75,7 @@ class CostModel:
 
 @dataclass(frozen=True)
 class Prices:
-    """Seconds for a unit of each feature, (4,) each: of an inner forward and backward pair; of all else in a step."""
+    """Seconds for a unit of each feature, (5,) each: of an inner forward and backward pair; of all else in a step."""
 
     pair: NDArray[np.float64]
     rest: NDArray[np.float64]

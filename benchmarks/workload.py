@@ -33,9 +33,9 @@ class Workload:
     operations: int
 
     def features(self, batch_size: int) -> NDArray[np.float64]:
-        """(4,): both kinds of macs and elements of a batch in units of 1e9 and 1e6, operations in units of 1e3."""
+        """(5,): both kinds of macs (1e9) and elements (1e6) of a batch, operations (1e3), and 1 for the pass itself."""
         macs = [self.plain_macs * batch_size / 1e9, self.robust_macs * batch_size / 1e9]
-        return np.array([*macs, self.elements * batch_size / 1e6, self.operations / 1e3])
+        return np.array([*macs, self.elements * batch_size / 1e6, self.operations / 1e3, 1.0])
 
 
 def workload(spec: NetworkSpec) -> Workload:

@@ -232,7 +232,7 @@ def test_prices_are_found_again_from_the_times_that_they_make() -> None:
     rng = np.random.default_rng(0)
     students = random_students(named_network("WRN-16-2", (1, 8, 8), 10), 12, rng)
     assert len(set(students)) == 12
-    true = Prices(np.array([0.02, 0.001, 0.3]), np.array([0.05, 0.0, 0.7]))
+    true = Prices(np.array([0.02, 0.03, 0.001, 0.3, 0.004]), np.array([0.05, 0.06, 0.0, 0.7, 0.002]))
     timed = [{steps: true.step(spec, 128, steps) for steps in (1, 6)} for spec in students]
     found = fit_prices(students, 128, timed)
     np.testing.assert_allclose(found.pair, true.pair, rtol=1e-6)
