@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any
@@ -115,11 +117,23 @@ class TrainedEvaluator:
         if self.workers:
             if self._executor is None:
                 context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has started threads
-                self._executor = ProcessPoolExecutor(self.workers, mp_context=context)
+                self._executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_end_with_the_parent)
             return self._executor.submit(function, *arguments)
         done: Future[Any] = Future()
         done.set_result(function(*arguments))
         return done
+
+
+def _end_with_the_parent() -> None:
+    """In a worker process: end at once when the process that started it is gone, killed for instance."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def needed_trainings(job: Job) -> dict[str, Job]:
