@@ -39,7 +39,7 @@ demo: install ## run the quickstart
 	@$(BIN)/python -m experiments.quickstart $(ARGS)
 
 # Parts of one thread each; the names go to stderr, so that ARGS=--json leaves nothing but JSON on stdout.
-bench: install ## measure speed against the published code (under 10 minutes on two idle cores)
+bench: install ## measure speed against the published code (about 10 minutes on two idle cores)
 	@for name in peak training attacks env search cost_model; do \
 		echo "== benchmarks.$$name" >&2; \
 		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
