@@ -56,7 +56,7 @@ TARGET_TEACHER, TARGET_ATTACK, TARGET_BUDGET_SHARE = "WRN-16-1", "cw-40", 0.4
 
 
 QUICK = Recipe(epochs=1, batch_size=24, inner_steps=2, relative_step=0.75, n_eval=128)
-"""One epoch of small batches with few inner steps: a sixth of the default recipe's cost, and too little to rank
+"""One epoch of small batches with few inner steps: a fifth of the default recipe's cost, and too little to rank
 networks as the default recipe does (docs/performance.md). It shows the machinery at work within minutes."""
 
 FINAL = Recipe(epochs=4, batch_size=64, inner_steps=3, relative_step=0.5, n_eval=128)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from rcnas_env.architecture import named_network
 from rcnas_env.cost import cost
 from rcnas_env.data import dataset_entry
 from rcnas_env.registry import Registry
 from rcnas_env.task import TaskBuffers, TeacherEntry
-from rcnas_env.training.recipe import Recipe
+from rcnas_env.training.recipe import Recipe, make_recipe
 
 BUDGET_SHARES = (0.25, 0.5)
 """Budgets of the digits preset, as shares of the teacher's MACs."""
@@ -18,7 +19,20 @@ BUDGET_SHARES = (0.25, 0.5)
 
 @dataclass(frozen=True)
 class Preset:
-    """What an environment needs to know: the buffers that tasks come from, and the recipe of every training."""
+    """What an environment needs to know.
+
+    buffers: makes the buffers that tasks come from.
+    recipe: of every training; or a mapping of its fields, made a Recipe by `preset_entry`, so that precision "auto"
+        asks for the GPU when a preset is used, not when this module is imported.
+    """
+
+    buffers: Callable[[], TaskBuffers]
+    recipe: Recipe | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ReadyPreset:
+    """A preset that is looked up: see `Preset`."""
 
     buffers: Callable[[], TaskBuffers]
     recipe: Recipe
@@ -36,13 +50,14 @@ def register_preset(name: str, preset: Preset) -> None:
     _PRESETS.register(name, preset)
 
 
-def preset_entry(name: str) -> Preset:
+def preset_entry(name: str) -> ReadyPreset:
     """The preset called `name`.
 
     Raises:
         UnknownNameError: there is none.
     """
-    return _PRESETS[name]
+    preset = _PRESETS[name]
+    return ReadyPreset(preset.buffers, make_recipe(preset.recipe))
 
 
 def known_presets() -> tuple[str, ...]:
@@ -66,7 +81,7 @@ register_preset(
             teachers=(teacher_entry("WRN-10-2", "digits"), teacher_entry("WRN-16-1", "digits")),
         ),
         # a third of the paper's cost, and ranks students as its five epochs do: docs/evidence/recipes.json
-        recipe=Recipe(epochs=2, batch_size=64, inner_steps=5, relative_step=0.5, precision="auto"),
+        recipe={"epochs": 2, "batch_size": 64, "inner_steps": 5, "relative_step": 0.5, "precision": "auto"},
     ),
 )
 
@@ -81,7 +96,7 @@ register_preset(
             attacks=("clean", "pgd-20", "cw-40", "autoattack"),  # the columns of the paper's Table 1
             teachers=tuple(TeacherEntry(network, (budget,)) for network, budget in PAPER_TEACHERS),
         ),
-        recipe=Recipe(precision="auto"),
+        recipe={"precision": "auto"},
     ),
 )
 
@@ -94,6 +109,6 @@ register_preset(
             teachers=(teacher_entry("WRN-10-1", "fashion-mnist"), teacher_entry("WRN-16-1", "fashion-mnist")),
         ),
         # 2,000 images: a reward in minutes on a CPU, not hours
-        recipe=Recipe(batch_size=64, inner_steps=5, relative_step=0.5, n_train=2_000, precision="auto"),
+        recipe={"batch_size": 64, "inner_steps": 5, "relative_step": 0.5, "n_train": 2_000, "precision": "auto"},
     ),
 )
