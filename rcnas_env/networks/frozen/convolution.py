@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +33,7 @@ class FrozenConvolution:
         self.conv, self.bn, self.relu, self.size = conv, bn, relu, size
         self.stride = conv.stride[0]
         self.out_size: Size = (-(-size[0] // self.stride), -(-size[1] // self.stride))
-        kernel: type[_Pointwise] | type[_PixelMatrix] | type[_Direct]
+        kernel: Callable[[FrozenConvolution], _Kernel]
         if conv.kernel_size == (1, 1):
             kernel = _Pointwise
         elif is_small_map(conv, *size):
@@ -70,6 +73,19 @@ def rows(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
 
 
+class _Kernel(Protocol):
+    """One way to compute a `FrozenConvolution`, batch norm folded in by the caller."""
+
+    def prepare(self, weight: Tensor, bias: Tensor | None) -> None:
+        """Lay out a folded weight (out, in / groups, k, k) and bias (out,) for both directions."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in, H, W) → (N, out, H', W'), bias and ReLU included."""
+
+    def backward(self, gradient: Tensor) -> Tensor:
+        """The input's gradient from that of the output before the ReLU."""
+
+
 class _Pointwise:
     """1×1: a matrix product over pixels."""
 
@@ -77,9 +93,11 @@ class _Pointwise:
         self.layer = layer
 
     def prepare(self, weight: Tensor, bias: Tensor | None) -> None:
+        """See `_Kernel`."""
         self.weight, self.bias = weight.flatten(1), bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """See `_Kernel`."""
         stride, (height, width) = self.layer.stride, self.layer.out_size
         flat = rows(x if stride == 1 else x[:, :, ::stride, ::stride])
         y = nn.functional.linear(flat, self.weight, self.bias)
@@ -88,6 +106,7 @@ class _Pointwise:
         return y.view(len(x), height, width, -1).permute(0, 3, 1, 2)
 
     def backward(self, gradient: Tensor) -> Tensor:
+        """See `_Kernel`."""
         flat = rows(gradient) @ self.weight
         small = flat.view(len(gradient), *self.layer.out_size, -1).permute(0, 3, 1, 2)
         if self.layer.stride == 1:
@@ -105,12 +124,14 @@ class _PixelMatrix:
         self.layer = layer
 
     def prepare(self, weight: Tensor, bias: Tensor | None) -> None:
+        """See `_Kernel`."""
         layer = self.layer
         self.matrix = pixel_matrix(weight, layer.conv.groups, layer.stride, *layer.size)
         height, width = layer.out_size
         self.bias = None if bias is None else bias.repeat(height * width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """See `_Kernel`."""
         flat = x.permute(0, 2, 3, 1).flatten(1)
         y = flat @ self.matrix if self.bias is None else torch.addmm(self.bias, flat, self.matrix)
         if self.layer.relu:
@@ -118,6 +139,7 @@ class _PixelMatrix:
         return y.view(len(x), *self.layer.out_size, -1).permute(0, 3, 1, 2)
 
     def backward(self, gradient: Tensor) -> Tensor:
+        """See `_Kernel`."""
         flat = gradient.permute(0, 2, 3, 1).flatten(1) @ self.matrix.T
         return flat.view(len(gradient), *self.layer.size, -1).permute(0, 3, 1, 2)
 
@@ -134,6 +156,7 @@ class _Direct:
         self.padding = conv.kernel_size[0] // 2
 
     def prepare(self, weight: Tensor, bias: Tensor | None) -> None:
+        """See `_Kernel`."""
         if self.groups != self.layer.conv.groups:
             weight = dense_weight(weight, self.layer.conv.groups)
         self.weight, self.bias = weight.contiguous(memory_format=torch.channels_last), bias
@@ -144,9 +167,11 @@ class _Direct:
             self.turned = turned.contiguous(memory_format=torch.channels_last)
 
     def forward(self, x: Tensor) -> Tensor:
+        """See `_Kernel`."""
         return _convolve(x, self.weight, self.bias, self.layer.stride, self.padding, self.groups, self.layer.relu)
 
     def backward(self, gradient: Tensor) -> Tensor:
+        """See `_Kernel`."""
         if self.layer.stride == 1:
             return _convolve(gradient, self.turned, None, 1, self.padding, self.groups, False)
         shape = (len(gradient), self.weight.shape[1] * self.groups, *self.layer.size)

@@ -65,6 +65,7 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, plan: _Plan, dtype: torch.dtype) -> Tensor:
+        """Logits, float32; what the backward pass needs is kept."""
         logits, ctx.saved = plan.forward(_laid_out(images, dtype), keep=True)
         ctx.plan, ctx.dtype = plan, images.dtype
         return logits.float()
@@ -72,6 +73,7 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """The images' gradient."""
         return ctx.plan.backward(gradient, ctx.saved).to(ctx.dtype), None, None
 
 
@@ -95,6 +97,7 @@ class _Plan:
         self.classifier = network.classifier
 
     def refresh(self, dtype: torch.dtype) -> None:
+        """Prepare the present weights of every part, as `dtype`."""
         self.stem.refresh(dtype)
         for block in self.blocks:
             block.refresh(dtype)
@@ -102,6 +105,7 @@ class _Plan:
         self.weight, self.bias = self.classifier.weight.detach().to(dtype), self.classifier.bias.detach().to(dtype)
 
     def forward(self, images: Tensor, keep: bool) -> tuple[Tensor, list[Saved]]:
+        """(logits, what `backward` needs; empty unless `keep`)."""
         x = self.stem.forward(images)
         saved: list[Saved] = []
         for block in self.blocks:
@@ -114,6 +118,7 @@ class _Plan:
         return torch.addmm(self.bias, features.mean(dim=(2, 3)), self.weight.T), saved
 
     def backward(self, gradient: Tensor, saved: list[Saved]) -> Tensor:
+        """The images' gradient from that of the logits."""
         features = saved[-1]
         pooled = gradient.to(features.dtype) @ self.weight / (self.size[0] * self.size[1])
         spread = torch.empty_like(features).copy_(pooled[:, :, None, None])
