@@ -16,9 +16,9 @@ LARGEST_KEPT = 1 << 25
 def keep_freed_memory() -> bool:
     """Have the C library's allocator reuse large blocks; returns whether it was told to.
 
-    A training on a CPU allocates and frees the same feature maps thousands of times. The GNU C library gives blocks
-    of that size back to the system each time, and the page faults of the next allocation cost small networks a
-    quarter of their time. Affects this process alone, which then holds on to the most memory that it ever used.
+    A training on a CPU allocates and frees the same feature maps thousands of times, and the GNU C library gives blocks
+    of that size back to the system each time. What this saves is not settled: docs/performance.md, the ladder.
+    Affects this process alone, which then holds on to the most memory that it ever used.
     """
     if sys.platform != "linux":
         return False
