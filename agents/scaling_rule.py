@@ -105,6 +105,7 @@ class ScalingRule:
             teacher.robust_accuracy,
             annealing=0.0,
             smallest_accuracy=1 / first.recipe.n_eval,
+            compression_emphasis=first.compression_emphasis,
         )
         trial = Trial(
             student,

@@ -21,3 +21,9 @@ gym.register(
     vector_entry_point="rcnas_env.vector_env:RCNASVectorEnv",
     max_episode_steps=META_EPISODE_STEPS,
 )
+gym.register(
+    id="RCNAS-Tabular-v0",
+    entry_point="rcnas_env.tabular.env:TabularEnv",
+    vector_entry_point="rcnas_env.tabular.vector_env:TabularVectorEnv",
+    max_episode_steps=META_EPISODE_STEPS,
+)

@@ -7,6 +7,7 @@ that it is compared with (`rcnas_env.cell_architecture`); a `Network` is either.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -90,6 +91,13 @@ class NetworkSpec:
         object.__setattr__(self, "stages", stages)
         object.__setattr__(self, "input", require_input_shape("input", self.input))
         object.__setattr__(self, "classes", require_integer("classes", self.classes, 2))
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.stages, self.stem, self.input, self.classes))
+
+    def __hash__(self) -> int:  # kept: specs are looked up far more often than made
+        return self._hash
 
     def with_data(self, input: tuple[int, int, int], classes: int) -> NetworkSpec:
         """The same network for images of another shape and another number of classes."""

@@ -49,7 +49,7 @@ def validate_action(action: object, stages: int = 3) -> tuple[NDArray[np.float64
     switch = _numbers("switch", action["switch"], stages, "zeros and ones")
     if not ((keep >= 0) & (keep <= 1)).all():  # NaN fails too
         raise ValueError(f"action['keep'] must be numbers in [0, 1], got {keep.tolist()}")
-    if not np.isin(switch, (0, 1)).all():
+    if not ((switch == 0) | (switch == 1)).all():
         raise ValueError(f"action['switch'] must be zeros and ones, got {switch.tolist()}")
     return keep, switch.astype(bool)
 
@@ -80,12 +80,20 @@ def compress_stage(
     teacher: StageSpec, keep_width: float, keep_depth: float, downsample: bool, robust: bool
 ) -> StageSpec:
     """One stage of the student: shares of the teacher's planes and blocks, rounded to what can be built."""
-    multiple = planes_multiple(teacher.planes)
-    planes = multiple * max(1, round_half_up(keep_width * teacher.planes / multiple))
-    if robust:
-        planes = max(planes, ROBUST_MIN_PLANES)
-    depth = max(1, round_half_up(keep_depth * teacher.depth))
-    return StageSpec(depth=depth, planes=planes, downsample=downsample, robust=robust)
+    planes = kept_planes(teacher.planes, keep_width, robust)
+    return StageSpec(kept_depth(teacher.depth, keep_depth), planes, downsample, robust)
+
+
+def kept_planes(planes: int, share: float, robust: bool) -> int:
+    """What remains of a teacher's stage of so many planes: a multiple of 8 or 16, at least 16 in a robust stage."""
+    multiple = planes_multiple(planes)
+    kept = multiple * max(1, round_half_up(share * planes / multiple))
+    return max(kept, ROBUST_MIN_PLANES) if robust else kept
+
+
+def kept_depth(depth: int, share: float) -> int:
+    """What remains of a teacher's stage of so many blocks: at least one."""
+    return max(1, round_half_up(share * depth))
 
 
 def compress(teacher: NetworkSpec, action: object) -> NetworkSpec:

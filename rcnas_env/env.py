@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
@@ -25,7 +25,7 @@ from rcnas_env.presets import preset_entry
 from rcnas_env.rendering import RENDER_MODES, Renderer
 from rcnas_env.task import ATTACK_SOURCES, N_STAGE, Task, Tasks, make_task_source
 from rcnas_env.training.recipe import Recipe, make_recipe
-from rcnas_env.validation import require_choice, require_integer
+from rcnas_env.validation import require_choice, require_integer, require_number
 
 Observation = dict[str, NDArray[np.float32]]
 
@@ -50,10 +50,13 @@ class Effort:
 
     from_store: whether the student's evaluation was looked up.
     seconds: wall time of the step.
+    evaluation_seconds: what training and attacking the student took when it was computed, or would have taken where
+        it was looked up in a table; 0 where it was not evaluated.
     """
 
     from_store: bool = field(compare=False)
     seconds: float = field(compare=False)
+    evaluation_seconds: float = field(default=0.0, compare=False)
 
 
 class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
@@ -82,10 +85,11 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
     | cost | (n_eval,) | the teacher's multiply-accumulates an eval image, in units of 1e9 (constant) |
 
     ## Reward
-    Eq. 4, in `info["reward_terms"]` term by term; see `rcnas_env.reward`. ε anneals from 1 to 0 over
-    `annealing_steps` environment steps, counted over episodes until a reset with a seed. Where the reward
-    cannot depend on the student's accuracy (over budget at ε = 0 or under the hard penalty) the student is
-    not trained.
+    Eq. 4, in `info["reward_terms"]` term by term; see `rcnas_env.reward`. Its weight C(2 − C) favours few
+    parameters; `compression_emphasis` λ makes it (1 − λ) + λ·C(2 − C), so that 1 is Eq. 4 and 0 rewards robust
+    accuracy within the budget alone. ε anneals from 1 to 0 over `annealing_steps` environment steps, counted
+    over episodes until a reset with a seed. Where the reward cannot depend on the student's accuracy (over
+    budget at ε = 0 or under the hard penalty) the student is not trained.
 
     ## Info
     | key | meaning |
@@ -93,12 +97,12 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
     | task, next_task | the task acted on and the one now observed, as JSON values |
     | student | the student's spec, as JSON values |
     | params, macs | of the student |
-    | reward_terms | every term of Eq. 4 |
+    | reward_terms | every term of the reward |
     | robust_accuracy, clean_accuracy, adversarial_loss | of the student; None where not trained |
     | teacher_accuracy | Ã_teacher |
     | diverged | the student's training did not stay finite: scored as accuracy 0 |
     | evaluated | whether the student was trained or looked up at all |
-    | effort | an `Effort`: `from_store`, whether its evaluation was looked up, and `seconds` of wall time |
+    | effort | an `Effort`: `from_store`, `seconds` of the step, `evaluation_seconds` when it was computed |
 
     ## Arguments
     Args:
@@ -110,6 +114,8 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         store: "default" (a folder that all runs of a user share), a folder, a store, or None (this process).
         penalty: "annealed" (Eq. 4) or "hard" (−1 over budget; the paper's ablation).
         annealing_steps: environment steps over which ε goes from 1 to 0; 0 means ε = 0 from the start.
+        compression_emphasis: λ in [0, 1], how much fewer parameters count: 1 (Eq. 4) to 0 (only the budget limits
+            size). The known optimum of the engine "analytic" is that of λ = 1.
         attack_source: overrides the tasks': "student" (white box) or "teacher" (transfer, Algorithm 2).
         training_seed: of all trainings and attacks. One seed, so that a student met again is looked up.
         render_mode: "rgb_array", "human" or "ansi".
@@ -130,6 +136,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         store: str | os.PathLike[str] | Store | None = "default",
         penalty: str = "annealed",
         annealing_steps: int = 500,
+        compression_emphasis: float = 1.0,
         attack_source: str | None = None,
         training_seed: int = 0,
         render_mode: str | None = None,
@@ -142,6 +149,9 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         self.attack_source = attack_source
         self.penalty = require_choice("penalty", penalty, reward.PENALTIES)
         self.annealing_steps = require_integer("annealing_steps", annealing_steps, 0)
+        self.compression_emphasis = require_number(
+            "compression_emphasis", compression_emphasis, minimum=0.0, maximum=1.0
+        )
         self.training_seed = require_integer("training_seed", training_seed, 0)
         if render_mode is not None:
             require_choice("render_mode", render_mode, RENDER_MODES)
@@ -181,7 +191,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         value, info = self.score(step, evaluation)
         observation = self.observe(self._evaluate(self.next_task()))
         info["next_task"] = self.task.to_dict()
-        info["effort"] = Effort(info["effort"].from_store, time.perf_counter() - step.started)
+        info["effort"] = replace(info["effort"], seconds=time.perf_counter() - step.started)
         return observation, value, False, False, info
 
     def render(self) -> Any:
@@ -242,16 +252,16 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         """Sample the next task from the buffers (or take `given`); returns its teacher's job."""
         task = self.tasks.sample(self.np_random) if given is None else given
         self._task = self._with_source(task)
-        return Job(task.teacher, self._task, self.recipe, self.training_seed)
+        return self._job(task.teacher)
 
     def observe(self, teacher: Evaluation) -> Observation:
         """The observation of the current task, from its teacher's evaluation."""
         self._teacher = teacher
-        stages = [[s.planes, s.depth, s.downsample, s.robust] for s in self.task.teacher.stages]
-        lips = np.nan_to_num(np.asarray(teacher.lips, np.float32))
+        stages = [(s.planes, s.depth, s.downsample, s.robust) for s in self.task.teacher.stages]
+        lips = np.asarray(teacher.lips, np.float32)
         return {
             "stages": np.asarray(stages, np.float32),
-            "lips": lips,
+            "lips": lips if np.isfinite(lips).all() else np.nan_to_num(lips),
             "cost": np.full(self.recipe.n_eval, teacher.macs / 1e9, np.float32),
         }
 
@@ -263,9 +273,9 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         """
         started = time.perf_counter()
         task = self.task
-        student = compression.compress(task.teacher, action)
+        student = self._student(action)
         needed = reward.depends_on_accuracy(cost(student).macs, task.budget, self.annealing, self.penalty)
-        job = Job(student, task, self.recipe, self.training_seed) if needed else None
+        job = self._job(student) if needed else None
         return Step(task, student, job, self.annealing, started)
 
     def score(self, step: Step, evaluation: Evaluation | None) -> tuple[float, dict[str, Any]]:
@@ -280,6 +290,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
             step.annealing,
             self.penalty,
             smallest_accuracy=1 / self.recipe.n_eval,
+            compression_emphasis=self.compression_emphasis,
         )
         self.tasks.add_student(step.task, step.student)
         self.steps_taken += 1
@@ -290,6 +301,8 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
 
     def _info(self, step: Step, terms: reward.RewardTerms, evaluation: Evaluation | None) -> dict[str, Any]:
         assert self._teacher is not None
+        spent = evaluation.training_seconds + evaluation.attack_seconds if evaluation else 0.0
+        effort = Effort(bool(evaluation and evaluation.from_store), time.perf_counter() - step.started, spent)
         return {
             "task": step.task.to_dict(),
             "student": step.student.to_dict(),
@@ -302,8 +315,14 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
             "teacher_accuracy": self._teacher.robust_accuracy,
             "diverged": bool(evaluation and evaluation.diverged),
             "evaluated": evaluation is not None,
-            "effort": Effort(bool(evaluation and evaluation.from_store), time.perf_counter() - step.started),
+            "effort": effort,
         }
+
+    def _student(self, action: Any) -> NetworkSpec:
+        return compression.compress(self.task.teacher, action)
+
+    def _job(self, network: NetworkSpec) -> Job:
+        return Job(network, self.task, self.recipe, self.training_seed)
 
     def _evaluate(self, job: Job) -> Evaluation:
         return self.evaluator.evaluate([job])[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from rcnas_env.cost import Cost
@@ -19,6 +19,7 @@ class RewardTerms:
 
     compression: C = 1 − params(student) / params(teacher); 1 at best, negative for a larger student.
     compression_weight: C(2 − C), which peaks at C = 1.
+    accuracy_weight: w = (1 − λ) + λ·C(2 − C), what the accuracy ratio is multiplied by; C(2 − C) in Eq. 4 (λ = 1).
     accuracy_ratio: Ã_RL / Ã_teacher; None where the reward does not depend on it and nothing was trained.
     macs, budget: ζ_RL and CB, multiply-accumulates an image.
     within_budget: ζ_RL ≤ CB.
@@ -28,6 +29,7 @@ class RewardTerms:
 
     compression: float
     compression_weight: float
+    accuracy_weight: float
     accuracy_ratio: float | None
     macs: int
     budget: float
@@ -37,7 +39,7 @@ class RewardTerms:
 
     def to_dict(self) -> dict[str, Any]:
         """The terms as JSON values."""
-        return asdict(self)
+        return dict(vars(self))  # all are numbers; asdict would copy each deeply
 
 
 def depends_on_accuracy(macs: int, budget: float, annealing: float, penalty: str) -> bool:
@@ -59,8 +61,13 @@ def reward_terms(
     annealing: float,
     penalty: str = "annealed",
     smallest_accuracy: float = 1 / 256,
+    compression_emphasis: float = 1.0,
 ) -> RewardTerms:
-    """Eq. 4.
+    """Eq. 4, and its relatives that reward compression less.
+
+    r = w · A_RL / A_teacher within the budget, ε(w · A_RL / A_teacher + 1) − 1 over it, with
+    w = (1 − λ) + λ·C(2 − C) = 1 − λ(params(student) / params(teacher))²: λ = 1 is Eq. 4 to the bit; λ = 0
+    rewards robust accuracy within the budget alone, however many parameters it takes.
 
     Args:
         student, teacher: parameters and MACs of both networks.
@@ -71,14 +78,18 @@ def reward_terms(
         penalty: "annealed" (Eq. 4) or "hard" (−1 over budget).
         smallest_accuracy: the floor of Ã_teacher in the ratio, one image of the eval set: a teacher that
             gets none right would otherwise divide by zero (the paper is silent).
+        compression_emphasis: λ in [0, 1].
 
     Raises:
-        ValueError: ε or the penalty is out of range, or the accuracy is needed and absent.
+        ValueError: ε, λ or the penalty is out of range, or the accuracy is needed and absent.
     """
     require_number("annealing", annealing, minimum=0.0, maximum=1.0)
     require_choice("penalty", penalty, PENALTIES)
+    require_number("compression_emphasis", compression_emphasis, minimum=0.0, maximum=1.0)
     compression = 1.0 - student.params / teacher.params
-    weight = compression * (2.0 - compression)
+    compression_weight = compression * (2.0 - compression)
+    # in this order λ = 1 gives 0 + 1·C(2 − C), which no rounding moves
+    weight = (1.0 - compression_emphasis) + compression_emphasis * compression_weight
     within = student.macs <= budget
     ratio = None if student_accuracy is None else student_accuracy / max(teacher_accuracy, smallest_accuracy)
     if not depends_on_accuracy(student.macs, budget, annealing, penalty):
@@ -89,4 +100,4 @@ def reward_terms(
         value = weight * ratio
     else:
         value = annealing * (weight * ratio + 1.0) - 1.0
-    return RewardTerms(compression, weight, ratio, student.macs, budget, within, annealing, value)
+    return RewardTerms(compression, compression_weight, weight, ratio, student.macs, budget, within, annealing, value)

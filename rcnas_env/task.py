@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -163,6 +164,12 @@ class TeacherEntry:
         object.__setattr__(self, "budgets", budgets)
 
 
+@functools.lru_cache(maxsize=4_096)
+def _task(dataset: str, attack: str, teacher: str | NetworkSpec, budget: float, attack_source: str) -> Task:
+    """A Task, validated once: a table's environment samples thousands a second."""
+    return Task(dataset, attack, teacher, budget, attack_source=attack_source)  # type: ignore[arg-type]
+
+
 @dataclass
 class TaskBuffers:
     """The data, attack and architecture buffers of Algorithm 1; each student joins the architecture buffer.
@@ -210,7 +217,7 @@ class TaskBuffers:
         entries = [*self.teachers, *self.students.get(dataset, [])]
         entry = entries[int(rng.integers(len(entries)))]
         budget = entry.budgets[int(rng.integers(len(entry.budgets)))]
-        return Task(dataset, attack, entry.network, budget, attack_source=self.attack_source)  # type: ignore[arg-type]
+        return _task(dataset, attack, entry.network, budget, self.attack_source)
 
     def add_student(self, task: Task, student: NetworkSpec) -> None:
         """Put `student` into the architecture buffer, with the budget of the task it came from."""

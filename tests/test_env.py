@@ -38,7 +38,8 @@ SB3_WARNINGS = {
 
 
 def make(env_id: str = "RCNAS-v0", **options: Any) -> gym.Env[Any, Any]:
-    return gym.make(env_id, **{"engine": "analytic", "store": None, "recipe": RECIPE, **options})
+    own = {"engine": "analytic", "store": None, "recipe": RECIPE} if env_id == "RCNAS-v0" else {}
+    return gym.make(env_id, **{**own, **options})
 
 
 def bare(env: gym.Env[Any, Any]) -> RCNASEnv:
@@ -265,6 +266,36 @@ def test_the_reward_is_equation_4_of_the_info() -> None:
         assert terms.reward == reward
 
 
+def test_full_compression_emphasis_is_the_default() -> None:
+    assert rollout(make(compression_emphasis=1.0), seed=2) == rollout(make(), seed=2)
+    assert rollout(make(compression_emphasis=0.9), seed=2) != rollout(make(), seed=2)
+
+
+def test_without_compression_emphasis_the_most_accurate_student_within_the_budget_wins() -> None:
+    task = Task("digits", "cw-40", "WRN-16-1", 8e5)
+    best, infos = {}, list[dict[str, Any]]()
+    for emphasis in (1.0, 0.0):
+        env = make(tasks=task, annealing_steps=0, max_episode_steps=60, compression_emphasis=emphasis)
+        env.reset(seed=0)
+        infos = [env.step(action)[-1] for action in actions(env, 60)]
+        best[emphasis] = max(infos, key=lambda info: info["reward_terms"]["reward"])
+    fitting = [info for info in infos if info["macs"] <= task.budget]
+    assert 10 < len(fitting) < 60
+    ratios = [info["robust_accuracy"] / info["teacher_accuracy"] for info in fitting]
+    assert [info["reward_terms"]["reward"] for info in fitting] == ratios
+    assert max(ratios) == best[0.0]["reward_terms"]["reward"]
+    assert best[0.0]["robust_accuracy"] > best[1.0]["robust_accuracy"]
+    assert best[0.0]["params"] > best[1.0]["params"]
+
+
+def test_environments_in_lockstep_take_the_compression_emphasis_too() -> None:
+    env = gym.make_vec("RCNAS-v0", 2, engine="analytic", store=None, recipe=RECIPE, compression_emphasis=0.25)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    terms = env.step(env.action_space.sample())[-1]["reward_terms"]
+    assert terms["accuracy_weight"].tolist() == (0.75 + 0.25 * terms["compression_weight"]).tolist()
+
+
 def test_a_bad_action_changes_nothing() -> None:
     env, untouched = make(), make()
     for each in (env, untouched):
@@ -291,6 +322,10 @@ def test_a_bad_action_changes_nothing() -> None:
         ({"recipe": {"n_eval": 1_557}}, "n_eval .*digits's 1557 training images.* from 10 to 1547, got 1557"),
         ({"recipe": {"n_eval": 9}}, "n_eval .* from 10 to 1547, got 9"),
         ({"attack_source": "both"}, "attack_source must be one of 'student', 'teacher', got 'both'"),
+        (
+            {"compression_emphasis": 1.5},
+            "compression_emphasis must be a finite number, at least 0 and at most 1, got 1.5",
+        ),
         ({"annealing_steps": -1}, "annealing_steps must be an integer of at least 0, got -1"),
         ({"training_seed": 0.5}, "training_seed must be an integer of at least 0, got 0.5"),
         ({"tasks": []}, "tasks must be one Task or more"),

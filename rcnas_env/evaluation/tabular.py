@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rcnas_env.evaluation.evaluator import OnDone, register_engine
+from rcnas_env.evaluation.evaluator import Evaluator, OnDone, register_engine
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import Store
@@ -49,4 +49,19 @@ class TabularEvaluator:
         """Nothing to let go of."""
 
 
-register_engine("tabular", TabularEvaluator)
+def tabular_engine(store: Store, table: str | None = None, noise: bool = True) -> Evaluator:
+    """The engine "tabular": from a table by its name, or from the records in the store where none is named.
+
+    Args:
+        store: of recorded evaluations, such as the folder of an earlier run with the trained engine.
+        table: name or path of a table; it answers for every student of its space, recorded or predicted.
+        noise: of a table: whether an evaluation is that of one training, or the expectation over training seeds.
+    """
+    if table is None:
+        return TabularEvaluator(store)
+    from rcnas_env.tabular.evaluator import TableEvaluator
+
+    return TableEvaluator(table, noise)
+
+
+register_engine("tabular", tabular_engine)

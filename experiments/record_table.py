@@ -1,0 +1,149 @@
+"""Record the tabular twin: train students of one teacher for real, attack each by every attack of the search.
+
+    python -m experiments.record_table --students 2000
+
+Every training and every evaluation goes to the store as soon as it is there: a run that was interrupted, or that is
+asked for more students, goes on where it was. The order of the students does not depend on how many are asked for.
+`python -m experiments.fit_table` makes the table of what the store has.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tyro
+
+from experiments.progress import progress_bar
+from rcnas_env.architecture import NetworkSpec
+from rcnas_env.compression import planes_multiple
+from rcnas_env.cost import cost
+from rcnas_env.evaluation.evaluator import make_engine
+from rcnas_env.evaluation.job import Job
+from rcnas_env.evaluation.store import open_store
+from rcnas_env.presets import preset_entry
+from rcnas_env.tabular.space import StudentSpace
+from rcnas_env.task import Task, resolve_teacher
+
+CHUNK = 96
+"""Students that the engine gets at a time, so that the weights that it holds stay few."""
+
+REPEAT_EVERY = 32
+"""Of so many students one is trained by every seed, all others by the first alone."""
+
+BROAD = 240
+"""So many are drawn before students of two or three robust stages, which are the slowest, are thinned out."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Which share of the students of a kind is recorded; of all others, all. The shares multiply.
+
+    over_half, over_teacher: those that cost more than half the teacher, or more than the teacher: over most budgets.
+    second_generation: those that no single action makes of the teacher: seldom met.
+    robust: those of two or three robust stages.
+    """
+
+    over_half: float
+    over_teacher: float
+    second_generation: float
+    robust: float
+
+
+BROAD_SHARES = Shares(over_half=0.25, over_teacher=0.05, second_generation=0.4, robust=1.0)
+LATER_SHARES = Shares(over_half=0.12, over_teacher=0.03, second_generation=0.4, robust=0.4)
+
+
+@dataclass(frozen=True)
+class TableRecording:
+    """Settings of a recording."""
+
+    preset: str = "digits"
+    """Gives recipe and attacks; its data set is the buffers' first."""
+    teacher: str = "WRN-16-1"
+    """Whose students, and their students, make up the space."""
+    students: int = 2_000
+    """How many to train, in a fixed random order."""
+    seeds: int = 3
+    """Training seeds of the students that are trained more than once."""
+    workers: int = 2
+    """Processes, one training each; 0 for this one."""
+    store: str = "default"
+    """Folder of the store."""
+
+
+def anchors(teacher: NetworkSpec) -> list[NetworkSpec]:
+    """The networks that tasks take as teachers: the teacher's stages as they are, at every depth."""
+    depths = itertools.product(*(range(stage.depth, 0, -1) for stage in teacher.stages))
+    return [
+        replace(teacher, stages=tuple(replace(s, depth=d) for s, d in zip(teacher.stages, chosen, strict=True)))
+        for chosen in depths
+    ]
+
+
+def design(space: StudentSpace, seed: int = 0) -> Iterator[int]:
+    """Rows of the space in the order in which they are recorded: the anchors, then at random by the shares."""
+    first = [space.row(network) for network in anchors(space.teacher)]
+    yield from first
+    rng, count = np.random.default_rng(seed), len(first)
+    for row in rng.permutation(len(space)):
+        share = _share(space, int(row), BROAD_SHARES if count < BROAD else LATER_SHARES)
+        if rng.random() < share and row not in first:
+            count += 1
+            yield int(row)
+
+
+def _share(space: StudentSpace, row: int, shares: Shares) -> float:
+    network, teacher = space.network(row), space.teacher
+    macs, most = cost(network).macs, cost(teacher).macs
+    share = shares.over_teacher if macs > most else shares.over_half if macs > most / 2 else 1.0
+    if not _first_generation(teacher, network):
+        share *= shares.second_generation
+    if sum(stage.robust for stage in network.stages) >= 2:
+        share *= shares.robust
+    return share
+
+
+def _first_generation(teacher: NetworkSpec, student: NetworkSpec) -> bool:
+    """Whether one compression makes `student` of `teacher`."""
+    pairs = zip(student.stages, teacher.stages, strict=True)
+    return all(ours.planes % planes_multiple(its.planes) == 0 for ours, its in pairs)
+
+
+def recorded_jobs(config: TableRecording, space: StudentSpace, attacks: tuple[str, ...]) -> list[list[Job]]:
+    """The jobs of each student, in the order of `design`."""
+    recipe = preset_entry(config.preset).recipe
+    dataset = preset_entry(config.preset).buffers().datasets[0]
+    tasks = [Task(dataset, attack, space.teacher, float(cost(space.teacher).macs)) for attack in attacks]
+    jobs = []
+    for position, row in zip(range(config.students), design(space), strict=False):
+        repeated = position < len(anchors(space.teacher)) or position % REPEAT_EVERY == 0
+        network = space.network(row)
+        seeds = range(config.seeds if repeated else 1)
+        jobs.append([Job(network, task, recipe, seed) for seed in seeds for task in tasks])
+    return jobs
+
+
+def main() -> None:
+    """Command line."""
+    config = tyro.cli(TableRecording, description=__doc__)
+    buffers = preset_entry(config.preset).buffers()
+    space = StudentSpace(resolve_teacher(config.teacher, buffers.datasets[0]))
+    jobs = recorded_jobs(config, space, tuple(buffers.attacks))
+    evaluator = make_engine("trained", open_store(config.store), workers=config.workers, device="cpu")
+    try:
+        with progress_bar("students", len(jobs)) as bar:
+            for start in range(0, len(jobs), CHUNK):
+                chunk = jobs[start : start + CHUNK]
+                evaluator.evaluate([job for student in chunk for job in student])
+                for _ in chunk:
+                    bar.advance()
+                print(start + len(chunk), flush=True)
+    finally:
+        evaluator.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The tabular twin: recorded and predicted evaluations of every network of a space, thousands of steps a second."""
