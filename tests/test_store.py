@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,14 @@ import torch
 from safetensors.torch import load, save
 
 from rcnas_env.evaluation.record import Evaluation
-from rcnas_env.evaluation.store import FolderStore, MemoryStore, Store, default_store_folder, open_store
+from rcnas_env.evaluation.store import (
+    FolderStore,
+    MemoryStore,
+    Store,
+    StoreWarning,
+    default_store_folder,
+    open_store,
+)
 
 KEY, OTHER_KEY = "ab" * 32, "cd" * 32
 REPORT = {"losses": [2.3, None], "seconds": 1.5, "diverged": False, "provenance": {"engine": "trained"}}
@@ -60,6 +69,12 @@ def folder(tmp_path: Path) -> FolderStore:
 
 def files(store: FolderStore) -> list[str]:
     return sorted(str(path.relative_to(store.folder)) for path in store.folder.rglob("*") if path.is_file())
+
+
+def set_aside(load: Callable[[str], object], key: str = KEY) -> bool:
+    """Whether the entry that `load` is to give is found damaged, named in a warning, and absent."""
+    with pytest.warns(StoreWarning, match=f"{key} in the store .* is damaged .* is set aside as .*{key}"):
+        return load(key) is None
 
 
 @pytest.mark.parametrize("evaluation", [EVALUATION, DIVERGED], ids=["finite", "diverged"])
@@ -148,7 +163,7 @@ def test_a_record_with_a_malformed_field_is_refused_and_counts_as_absent(
     with pytest.raises(ValueError, match=name):
         Evaluation.from_dict(record)
     (folder.folder / "evaluations" / "ab" / f"{KEY}.json").write_text(json.dumps(record))
-    assert folder.load_evaluation(KEY) is None
+    assert set_aside(folder.load_evaluation)
 
 
 @pytest.mark.parametrize("name", EVALUATION.to_dict())
@@ -156,7 +171,7 @@ def test_a_record_without_a_field_counts_as_absent(name: str, folder: FolderStor
     record = EVALUATION.to_dict()
     del record[name]
     (folder.folder / "evaluations" / "ab" / f"{KEY}.json").write_text(json.dumps(record))
-    assert folder.load_evaluation(KEY) is None
+    assert set_aside(folder.load_evaluation)
 
 
 @pytest.mark.parametrize(
@@ -167,8 +182,9 @@ def test_a_record_without_a_field_counts_as_absent(name: str, folder: FolderStor
 def test_files_that_are_no_records_count_as_absent_and_are_replaced(content: bytes, folder: FolderStore) -> None:
     for kind in ("evaluations", "trainings"):
         (folder.folder / kind / "ab" / f"{KEY}.json").write_bytes(content)
-    assert folder.load_evaluation(KEY) is None
-    assert folder.load_training(KEY) is None
+    assert set_aside(folder.load_evaluation)
+    assert set_aside(folder.load_training)
+    assert folder.load_evaluation(KEY) is None and folder.load_training(KEY) is None
     folder.save_evaluation(EVALUATION)
     folder.save_training(KEY, REPORT, WEIGHTS)
     assert folder.load_evaluation(KEY) is not None
@@ -180,7 +196,8 @@ def test_every_prefix_of_a_record_counts_as_absent(folder: FolderStore) -> None:
     whole = path.read_bytes()
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        assert folder.load_evaluation(KEY) is None
+        assert set_aside(FolderStore(folder.folder).load_evaluation)
+    assert len(list((folder.folder / "set-aside").iterdir())) == len(whole)  # none in the place of another
 
 
 def test_a_record_under_anothers_key_counts_as_absent(folder: FolderStore) -> None:
@@ -188,8 +205,16 @@ def test_a_record_under_anothers_key_counts_as_absent(folder: FolderStore) -> No
     target = folder.folder / "evaluations" / "cd" / f"{OTHER_KEY}.json"
     target.parent.mkdir()
     target.write_bytes(source.read_bytes())
-    assert folder.load_evaluation(OTHER_KEY) is None
+    assert set_aside(folder.load_evaluation, OTHER_KEY)
     assert folder.load_evaluation(KEY) is not None
+
+
+def test_a_training_under_anothers_key_counts_as_absent(folder: FolderStore) -> None:
+    for source, target in zip(folder.paths("trainings", KEY), folder.paths("trainings", OTHER_KEY), strict=True):
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    assert set_aside(folder.load_training, OTHER_KEY)
+    assert folder.load_training(KEY) == (REPORT, WEIGHTS)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
@@ -199,12 +224,15 @@ def test_half_a_training_counts_as_absent(suffix: str, folder: FolderStore) -> N
 
 
 def test_truncated_or_foreign_weights_count_as_absent(folder: FolderStore) -> None:
-    path = folder.folder / "trainings" / "ab" / f"{KEY}.safetensors"
-    for content in (*(WEIGHTS[:length] for length in range(len(WEIGHTS))), WEIGHTS + b"\0", b"PK\x03\x04" * 20):
-        path.write_bytes(content)
-        assert folder.load_training(KEY) is None
-    path.write_bytes(WEIGHTS)
-    assert folder.load_training(KEY) is not None
+    path, report_path = folder.paths("trainings", KEY)
+    for report in (report_path.read_bytes(), json.dumps(REPORT).encode()):  # with a checksum, and as it was before
+        for content in (*(WEIGHTS[:length] for length in range(len(WEIGHTS))), WEIGHTS + b"\0", b"PK\x03\x04" * 20):
+            path.write_bytes(content)
+            report_path.write_bytes(report)
+            assert set_aside(FolderStore(folder.folder).load_training)
+        path.write_bytes(WEIGHTS)
+        report_path.write_bytes(report)
+        assert folder.load_training(KEY) == (REPORT, WEIGHTS)
 
 
 @pytest.mark.parametrize("change", [{"diverged": None}, {"diverged": 0}, {"seconds": "1"}, {"seconds": None}])
@@ -212,7 +240,7 @@ def test_a_report_that_lacks_what_a_measurement_needs_counts_as_absent(
     change: dict[str, object], folder: FolderStore
 ) -> None:
     (folder.folder / "trainings" / "ab" / f"{KEY}.json").write_text(json.dumps({**REPORT, **change}))
-    assert folder.load_training(KEY) is None
+    assert set_aside(folder.load_training)
 
 
 def test_nothing_is_left_of_a_write_that_failed(folder: FolderStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,14 +272,15 @@ def test_a_training_interrupted_between_its_two_files_counts_as_absent(
     def fails_the_second_time(source: str, target: Path) -> None:
         calls.append(target)
         if len(calls) == 2:
-            raise OSError("disk full")
+            raise OSError(errno.ENOSPC, "disk full")
         replace(source, target)
 
     monkeypatch.setattr(os, "replace", fails_the_second_time)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.warns(StoreWarning, match="cannot be used in full"):
         store.save_training(KEY, REPORT, WEIGHTS)
     assert files(store) == [f"trainings/ab/{KEY}.safetensors"]
-    assert store.load_training(KEY) is None
+    assert FolderStore(tmp_path).load_training(KEY) is None
+    assert store.load_training(KEY) == (REPORT, WEIGHTS)  # of the run's memory
 
 
 def test_nothing_that_json_cannot_hold_is_written(tmp_path: Path) -> None:

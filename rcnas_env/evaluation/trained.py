@@ -5,21 +5,24 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import closing
 from typing import Any
 
 import torch
 
-from rcnas_env.cost import cost
 from rcnas_env.evaluation import work
 from rcnas_env.evaluation.evaluator import OnDone, register_engine
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
+from rcnas_env.evaluation.scheduling import Schedule, Work
 from rcnas_env.evaluation.store import Store
 from rcnas_env.validation import require_integer
 
-Training = tuple[dict[str, Any], bytes]
+POLL_SECONDS = 0.5
+"""How often to look whether a training that another process has claimed is there."""
 
 
 def resolve_device(device: str) -> str:
@@ -51,7 +54,8 @@ class TrainedEvaluator:
         """The jobs' evaluations, in order; what the store has is not computed again.
 
         Every training and every evaluation is in the store as soon as it is done, so that an interrupted
-        call loses only what was under way.
+        call loses only what was under way. A training that another process has under way is waited for, after all
+        other work.
         """
         wanted = {job.key: job for job in jobs}
         found: dict[str, Evaluation] = {}
@@ -62,11 +66,12 @@ class TrainedEvaluator:
                 if on_done:
                     on_done(job, stored)
         missing = {key: job for key, job in wanted.items() if key not in found}
-        for job, evaluation in self._compute(missing):
-            self.store.save_evaluation(evaluation)
-            found[job.key] = evaluation
-            if on_done:
-                on_done(job, evaluation)
+        with closing(self._compute(missing)) as computed:  # closed at once, for others wait for its claims
+            for job, evaluation in computed:
+                self.store.save_evaluation(evaluation)
+                found[job.key] = evaluation
+                if on_done:
+                    on_done(job, evaluation)
         return [found[job.key] for job in jobs]
 
     def close(self) -> None:
@@ -75,42 +80,36 @@ class TrainedEvaluator:
             self._executor.shutdown(cancel_futures=True)
             self._executor = None
 
-    def _compute(self, jobs: dict[str, Job]) -> Iterator[tuple[Job, Evaluation]]:
+    def _compute(self, jobs: dict[str, Job]) -> Generator[tuple[Job, Evaluation], None, None]:
         """Evaluate `jobs`, each as soon as the trainings it needs are there; yields them as they finish."""
-        trainings, new = self._find_trainings(jobs.values())
-        to_train = sorted(
-            new.items(), key=lambda entry: cost(entry[1].network).macs
-        )  # the largest is last: popped first
-        to_measure = dict(jobs)
-        running: dict[Future[Any], tuple[str, Job]] = {}
-        while to_train or to_measure or running:
-            ready = [key for key, job in to_measure.items() if all(k in trainings for k in needed_trainings(job))]
-            while len(running) < max(1, self.workers) and (ready or to_train):
-                if ready:  # first, so that results come early
-                    key = max(ready, key=lambda k: cost(to_measure[k].network).macs)
-                    ready.remove(key)
-                    job = to_measure.pop(key)
-                    through = trainings[job.source_job.training_key] if job.source_job else None
-                    folder = getattr(self.store, "progress_folder", None)
-                    call = (work.measure, job, *trainings[job.training_key], through, self.device, folder)
-                    running[self._submit(*call)] = ("measure", job)
-                else:
-                    job = to_train.pop()[1]
-                    running[self._submit(work.train, job, self.device)] = ("train", job)
-            done = [(future, *running.pop(future)) for future in wait(running, return_when=FIRST_COMPLETED).done]
-            for future, kind, job in sorted(done, key=lambda entry: entry[1], reverse=True):
-                if kind == "train":  # saved before the caller gets a chance to stop
-                    trainings[job.training_key] = future.result()
-                    self.store.save_training(job.training_key, *trainings[job.training_key])
-                else:
-                    yield job, future.result()
+        schedule = Schedule(jobs, self.store)
+        running: dict[Future[Any], Work] = {}
+        try:
+            while schedule.unfinished or running:
+                schedule.retry()
+                while len(running) < max(1, self.workers) and (work_to_do := schedule.next()):
+                    running[self._start(work_to_do, schedule)] = work_to_do
+                if not running:  # all that is left is under way elsewhere
+                    time.sleep(POLL_SECONDS)
+                    continue
+                timeout = POLL_SECONDS if schedule.waits else None
+                finished = wait(running, timeout, return_when=FIRST_COMPLETED).done
+                done = [(future, *running.pop(future)) for future in finished]
+                for future, kind, job in sorted(done, key=lambda entry: entry[1], reverse=True):
+                    if kind == "train":  # saved before the caller gets a chance to stop
+                        schedule.finish_training(job, future.result())
+                    else:
+                        yield job, future.result()
+        finally:
+            schedule.close()
 
-    def _find_trainings(self, jobs: Iterable[Job]) -> tuple[dict[str, Training], dict[str, Job]]:
-        """(trainings that the store has, jobs of those that it has not), by training key."""
-        needed = {key: training for job in jobs for key, training in needed_trainings(job).items()}
-        known = {key: self.store.load_training(key) for key in needed}
-        trainings = {key: training for key, training in known.items() if training is not None}
-        return trainings, {key: job for key, job in needed.items() if key not in trainings}
+    def _start(self, work_to_do: Work, schedule: Schedule) -> Future[Any]:
+        kind, job = work_to_do
+        if kind == "train":
+            return self._submit(work.train, job, self.device)
+        through = schedule.training(job.source_job) if job.source_job else None
+        folder = getattr(self.store, "progress_folder", None)
+        return self._submit(work.measure, job, *schedule.training(job), through, self.device, folder)
 
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a call in a worker process, or here and now where there are none."""
@@ -134,11 +133,6 @@ def _end_with_the_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def needed_trainings(job: Job) -> dict[str, Job]:
-    """The trainings that a job's measurement needs, by key: its own network's, and an attacked teacher's."""
-    return {training.training_key: training for training in (job, job.source_job) if training is not None}
 
 
 register_engine("trained", TrainedEvaluator)

@@ -1,0 +1,39 @@
+"""Which files of a store may be deleted, and lose no evaluation."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from rcnas_env.evaluation.entries import TEMPORARY_PREFIX
+from rcnas_env.evaluation.store import FolderStore
+from rcnas_env.validation import require_number
+
+SECONDS_PER_DAY = 86_400.0
+
+
+def deletable(store: FolderStore, set_aside: bool, under_way: bool, weights: bool, days: float) -> list[Path]:
+    """The files of the kinds named that were last written more than `days` days ago, sorted.
+
+    set_aside: entries that were found damaged.
+    under_way: progress of attacks, claims, and temporary files.
+    weights: weights of trainings; their reports stay.
+    days: at least 0, by this machine's clock against the times of change of the files.
+
+    Raises:
+        ValueError: no kind is named, or `days` is out of range.
+    """
+    require_number("days", days, minimum=0.0)
+    if not (set_aside or under_way or weights):
+        raise ValueError("prune must be told what to delete: --set-aside, --under-way or --weights, got none of them")
+    patterns: list[str] = []
+    if set_aside:
+        patterns.append("set-aside/*")
+    if under_way:
+        patterns += ["under-way/*", "claims/*", "claims/.broken-*"]
+        patterns += [f"{folder}/*/{TEMPORARY_PREFIX}*" for folder in ("evaluations", "trainings")]
+    if weights:
+        patterns.append("trainings/*/[!.]*.safetensors")
+    found = {path for pattern in patterns for path in store.folder.glob(pattern)}
+    limit = time.time() - days * SECONDS_PER_DAY
+    return sorted(path for path in found if path.is_file() and path.stat().st_mtime <= limit)

@@ -1,0 +1,169 @@
+"""What a store's entries are as bytes: JSON that carries its own SHA-256, and files that appear whole or not at all.
+
+    evaluation   {"record": the Evaluation, "sha256": …}
+    training     {"key": …, "record": the report, "weights_sha256": …, "sha256": …}, and the weights as safetensors
+
+"sha256" is over the canonical JSON (keys sorted, no spaces) of all else in the object. Entries of earlier versions
+are the bare record or report: they are read as they are, and called unchecked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors import SafetensorError, deserialize
+
+from rcnas_env.evaluation.record import Evaluation
+
+Kind = Literal["evaluations", "trainings"]
+"""What an entry is of, and the folder that it lies in."""
+
+SUFFIXES: Mapping[Kind, tuple[str, ...]] = {"evaluations": (".json",), "trainings": (".safetensors", ".json")}
+"""The files of an entry, in the order in which they are written; the last stands for the whole entry."""
+
+TEMPORARY_PREFIX = ".writing-"
+"""What the names of files begin with that are being written."""
+
+
+class DamagedEntryError(ValueError):
+    """An entry's bytes are not what was written, or were never an entry; the message says in what."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the files of an entry say.
+
+    record: an Evaluation, or a training's report.
+    weights: of a training, safetensors bytes; b"" for an evaluation.
+    checked: whether it carried checksums, which fit.
+    """
+
+    record: Evaluation | dict[str, Any]
+    weights: bytes = b""
+    checked: bool = True
+
+
+def encode(key: str, entry: Entry) -> list[bytes]:
+    """The contents of the entry's files, in the order of `SUFFIXES`.
+
+    Raises:
+        ValueError: the record holds what JSON cannot, such as NaN.
+    """
+    if isinstance(entry.record, Evaluation):
+        return [_sealed({"record": entry.record.to_dict()})]
+    weights_sha256 = hashlib.sha256(entry.weights).hexdigest()
+    return [entry.weights, _sealed({"key": key, "record": entry.record, "weights_sha256": weights_sha256})]
+
+
+def decode(kind: Kind, key: str, contents: Sequence[bytes]) -> Entry:
+    """The entry under `key`, from the contents of its files in the order of `SUFFIXES`.
+
+    Raises:
+        DamagedEntryError: a file is not whole or does not fit its checksum, the entry is another key's, or the record
+            does not say what it must.
+    """
+    value = _object(contents[-1])
+    checked = "record" in value
+    if kind == "evaluations":
+        record = _unsealed(value, {"record", "sha256"})["record"] if checked else value
+        return Entry(_evaluation(key, record), checked=checked)
+    weights, report = contents[0], value
+    if checked:
+        report = _unsealed(value, {"key", "record", "weights_sha256", "sha256"})["record"]
+        if value["key"] != key:
+            raise DamagedEntryError(f"it is the training of key {value['key']}")
+        if hashlib.sha256(weights).hexdigest() != value["weights_sha256"]:
+            raise DamagedEntryError("its weights do not fit their checksum")
+    _require_training(report, weights)
+    return Entry(report, weights, checked)
+
+
+def write_files(files: Mapping[Path, bytes]) -> None:
+    """Write the files of one entry, in order; the last stands for the whole entry.
+
+    Each is filled under another name beside its place and renamed. Where an entry of several files is written over, the
+    last file goes first and comes last: a reader never takes the report of one writing for the weights of another.
+
+    Raises:
+        OSError: a file cannot be written. None of its temporary files is left.
+    """
+    filled: list[tuple[str, Path]] = []
+    try:
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX)
+            filled.append((temporary, path))
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+            os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep a shared store from its other users
+        if len(filled) > 1:
+            filled[-1][1].unlink(missing_ok=True)
+        for temporary, path in filled:
+            os.replace(temporary, path)
+    except BaseException:
+        for temporary, _ in filled:
+            Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _evaluation(key: str, record: dict[str, Any]) -> Evaluation:
+    try:
+        evaluation = Evaluation.from_dict(record)
+    except (ValueError, TypeError) as error:
+        raise DamagedEntryError(f"no evaluation: {str(error)[:200]}") from error
+    if evaluation.key != key:
+        raise DamagedEntryError(f"it is the evaluation of key {evaluation.key[:80]}")
+    return evaluation
+
+
+def _require_training(report: dict[str, Any], weights: bytes) -> None:
+    """Require what a measurement needs: the report's `seconds` and `diverged`, and weights that can be read."""
+    if not isinstance(report.get("diverged"), bool) or not isinstance(report.get("seconds"), int | float):
+        raise DamagedEntryError("no report: it must say seconds and whether the training diverged")
+    try:
+        deserialize(weights)
+    except SafetensorError as error:
+        raise DamagedEntryError(f"its weights are no safetensors file: {error}") from error
+
+
+def _digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _sealed(value: Mapping[str, Any]) -> bytes:
+    return json.dumps({**value, "sha256": _digest(value)}, allow_nan=False).encode()
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise DamagedEntryError(f"no JSON: {str(error)[:200]}") from error
+    if not isinstance(value, dict):
+        raise DamagedEntryError("no JSON object")
+    return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _unsealed(value: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    """`value` itself, whose fields must be `names`, and whose checksum must fit."""
+    if set(value) != names or not isinstance(value["record"], dict):
+        raise DamagedEntryError(f"it must have the fields {sorted(names)}, got {sorted(value)}"[:300])
+    try:
+        fits = _digest({name: entry for name, entry in value.items() if name != "sha256"}) == value["sha256"]
+    except (ValueError, RecursionError):
+        fits = False
+    if not fits:
+        raise DamagedEntryError("it does not fit its checksum")
+    return value

@@ -1,0 +1,109 @@
+"""Which training or measurement is next, of what a set of jobs needs and of what no other process works on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from rcnas_env.cost import cost
+from rcnas_env.evaluation.claims import Claim
+from rcnas_env.evaluation.job import Job
+from rcnas_env.evaluation.store import Store
+
+Training = tuple[dict[str, Any], bytes]
+"""(report, weights as safetensors bytes)."""
+
+Work = tuple[Literal["train", "measure"], Job]
+"""What is to be done, and the job that says how."""
+
+
+class Schedule:
+    """The work that `jobs` need: each measurement as soon as its trainings are there, each training once.
+
+    Measurements come before trainings, so that results come early, and of either the largest network first. A training
+    is claimed in the store before it is given out. One that another process has claimed waits while there is other
+    work; it is asked for again after `retry`, and taken from the store as soon as it is there.
+
+    Args:
+        jobs: by key, none of which the store has an evaluation of.
+        store: looked up for trainings, and given the new ones.
+    """
+
+    def __init__(self, jobs: dict[str, Job], store: Store) -> None:
+        self._store = store
+        self._to_measure = dict(jobs)
+        self._trainings, self._to_train = _find_trainings(jobs.values(), store)
+        self._elsewhere: list[Job] = []
+        self._claims: dict[str, Claim] = {}
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there is work that has not been given out."""
+        return bool(self._to_measure or self._to_train or self._elsewhere)
+
+    @property
+    def waits(self) -> bool:
+        """Whether a training is under way in another process."""
+        return bool(self._elsewhere)
+
+    def next(self) -> Work | None:
+        """The next piece of work; None if all that is left waits for trainings under way, here or elsewhere."""
+        while True:
+            ready = [job for job in self._to_measure.values() if needed_trainings(job).keys() <= self._trainings.keys()]
+            if ready:
+                chosen = max(ready, key=lambda job: cost(job.network).macs)
+                return "measure", self._to_measure.pop(chosen.key)
+            if not self._to_train:
+                return None
+            job = self._to_train.pop()
+            if self._take(job):
+                return "train", job
+
+    def retry(self) -> None:
+        """Let `next` ask again for the trainings that other processes had claimed."""
+        self._to_train = sorted(self._to_train + self._elsewhere, key=lambda job: cost(job.network).macs)
+        self._elsewhere = []
+
+    def training(self, job: Job) -> Training:
+        """The training of the network of a job that `next` gave out to measure."""
+        return self._trainings[job.training_key]
+
+    def finish_training(self, job: Job, training: Training) -> None:
+        """Save a training that `next` gave out, and let go of its claim."""
+        key = job.training_key
+        self._trainings[key] = training
+        self._store.save_training(key, *training)
+        self._claims.pop(key).release()
+
+    def close(self) -> None:
+        """Let go of the claims on trainings that were not finished."""
+        while self._claims:
+            self._claims.popitem()[1].release()
+
+    def _take(self, job: Job) -> bool:
+        """Whether a training is for this process to do: nobody has claimed it, and it has not been done meanwhile."""
+        key = job.training_key
+        claim = self._store.claim(key)
+        if claim is None:
+            self._elsewhere.append(job)
+            return False
+        self._claims[key] = claim
+        done = self._store.load_training(key)  # by one that held the claim after our last look
+        if done is not None:
+            self._trainings[key] = done
+            self._claims.pop(key).release()
+        return done is None
+
+
+def needed_trainings(job: Job) -> dict[str, Job]:
+    """The trainings that a job's measurement needs, by key: its own network's, and an attacked teacher's."""
+    return {training.training_key: training for training in (job, job.source_job) if training is not None}
+
+
+def _find_trainings(jobs: Iterable[Job], store: Store) -> tuple[dict[str, Training], list[Job]]:
+    """(trainings that the store has, by key; one job for each that it has not, the largest network last)."""
+    needed = {key: training for job in jobs for key, training in needed_trainings(job).items()}
+    known = {key: store.load_training(key) for key in needed}
+    trainings = {key: training for key, training in known.items() if training is not None}
+    missing = [job for key, job in needed.items() if key not in trainings]
+    return trainings, sorted(missing, key=lambda job: cost(job.network).macs)
