@@ -1,0 +1,71 @@
+"""Who competes in the arena: each entry is an agent of the registry, with settings, meta-trained or not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agents.registry import known_agents
+from rcnas_env.validation import require_choice
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One competitor.
+
+    label: its name in tables and on the command line.
+    agent: its name in `agents.registry`.
+    settings: of the agent, in place of its defaults.
+    meta_trained: whether it learns on the training tasks before it meets the held-out one (paper section 3.3).
+    encoded: whether it is given a pre-trained state encoder, whose evaluations it is charged for.
+    """
+
+    label: str
+    agent: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    meta_trained: bool = False
+    encoded: bool = False
+
+
+RANDOM_SEARCH = "random-search"
+"""What improvement is measured against."""
+
+ROSTER = (
+    Entry("rc-nas+", "vpg+", meta_trained=True, encoded=True),
+    Entry("r-nas+", "vpg+", encoded=True),
+    Entry("rc-nas", "vpg", meta_trained=True, encoded=True),
+    Entry("r-nas", "vpg", encoded=True),
+    Entry(RANDOM_SEARCH, RANDOM_SEARCH),
+    *(Entry(name, name) for name in ("evolution", "local-search", "tpe", "bayesian")),
+    *(Entry(name, name) for name in ("ppo", "a2c", "trpo", "recurrent-ppo", "sac", "td3", "crossq")),
+)
+"""RC-NAS is meta-trained, R-NAS is not (paper section 4.4.2). The scaling rule does not compete: its networks need not
+be students of the task's teacher, and its one evaluation makes no curve."""
+
+
+def available() -> tuple[str, ...]:
+    """Labels of the entries whose agent is registered, in the roster's order."""
+    return tuple(entry.label for entry in ROSTER if entry.agent in known_agents())
+
+
+def entry(label: str) -> Entry:
+    """The entry called `label`.
+
+    Raises:
+        ValueError: there is none, or its agent is not registered.
+    """
+    require_choice("agents", label, available())
+    return next(each for each in ROSTER if each.label == label)
+
+
+def chosen(labels: Sequence[str]) -> tuple[Entry, ...]:
+    """The entries called `labels` in the roster's order; all available ones for no labels.
+
+    Raises:
+        ValueError: a label is unknown, or there twice.
+    """
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"agents must be different ones, got {list(labels)}")
+    wanted = {entry(label).label for label in labels} or set(available())
+    return tuple(each for each in ROSTER if each.label in wanted)
