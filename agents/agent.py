@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from gymnasium.vector import VectorEnv
@@ -16,7 +16,11 @@ Envs = VectorEnv[Any, Any, Any]
 
 
 class Agent(Protocol):
-    """Searches a task for a student."""
+    """Searches a task for a student.
+
+    An agent that knows how noisy rewards are may also have `incumbent(trials) -> Trial | None`: which of the trials it
+    takes for the best so far. Of all others that is the one of the best reward (`incumbent_of`).
+    """
 
     name: str
 
@@ -25,3 +29,12 @@ class Agent(Protocol):
 
         Every trial counts, also one that the environment did not have to train.
         """
+
+
+def incumbent_of(agent: Agent, trials: Sequence[Trial]) -> Trial | None:
+    """The trial within the budget that the agent would deliver: of its own choice, or the first of the best reward."""
+    own = getattr(agent, "incumbent", None)
+    if own is not None:
+        chosen: Trial | None = own(trials)
+        return chosen
+    return max((trial for trial in trials if trial.within_budget), key=lambda trial: trial.reward, default=None)

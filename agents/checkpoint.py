@@ -16,11 +16,13 @@ from torch import Tensor
 
 from agents.state_encoder import StateEncoder
 from agents.vpg import VPG, VPGConfig
-from rcnas_env.validation import require_fields, require_integer, require_number
+from agents.vpg_plus import VPGPlus, VPGPlusConfig
+from rcnas_env.validation import require_choice, require_fields, require_integer, require_number
 
-FORMAT = 1
+FORMAT = 2
 
-_SETTINGS = ("format", "agent", "iteration", "steps_taken", "reward_sum", "reward_count", "extra")
+_SETTINGS = ("format", "agent", "iteration", "steps_taken", "reward_sum", "reward_count", "memory", "extra")
+_KINDS: dict[str, tuple[type[VPG], type[VPGConfig]]] = {"vpg": (VPG, VPGConfig), "vpg+": (VPGPlus, VPGPlusConfig)}
 _ADAM_STATE = {"step", "exp_avg", "exp_avg_sq"}
 
 
@@ -47,6 +49,7 @@ def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str,
         "steps_taken": agent.steps_taken,
         "reward_sum": agent.reward_sum,
         "reward_count": agent.reward_count,
+        "memory": agent.memory(),
         "extra": extra or {},
     }
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
@@ -104,14 +107,16 @@ def _restore(settings: Any, tensors: dict[str, Tensor]) -> VPG:
     if found != FORMAT:  # first: another format may well have other fields
         raise ValueError(f"format must be {FORMAT}, got {found!r}")
     require_fields("checkpoint", settings, _SETTINGS)
-    described = require_fields("agent", settings["agent"], ("name", "seed", "config", "encoder"))
-    config = require_fields("agent.config", described["config"], [field.name for field in fields(VPGConfig)])
+    described = require_fields("agent", settings["agent"], ("kind", "name", "seed", "config", "encoder"))
+    make, make_config = _KINDS[require_choice("agent.kind", described["kind"], tuple(_KINDS))]
+    config = require_fields("agent.config", described["config"], [field.name for field in fields(make_config)])
     unknown = [name for name in tensors if name.split("/")[0] not in ("encoder", "policy", "optimizer")]
     if unknown:
         raise ValueError(f"weights must be of encoder, policy and optimizer, got {unknown[0]!r}")
     encoder = StateEncoder(**described["encoder"])
     encoder.load_state_dict(_part(tensors, "encoder/"))
-    agent = VPG(encoder, VPGConfig(**config), described["seed"], described["name"])
+    agent = make(encoder, make_config(**config), described["seed"], described["name"])
+    agent.remember(settings["memory"])
     agent.policy.load_state_dict(_part(tensors, "policy/"))
     state = _optimizer_state(_part(tensors, "optimizer/"), [p.shape for p in agent.policy.parameters()])
     agent.optimizer.load_state_dict({**agent.optimizer.state_dict(), "state": state})

@@ -42,7 +42,7 @@ def make_agent(name: str, task: Task, seed: int = 0, encoder: StateEncoder | Non
         name: one of `known_agents`.
         task: that the agent is going to search on.
         seed: of all that it draws.
-        encoder: of states, where the agent has one; "vpg" needs it, stable-baselines3's learners do without too.
+        encoder: of states, where the agent has one; "vpg" and "vpg+" need it, PPO and the like do without too.
         settings: of the agent, in place of its defaults (docs/agents.md).
 
     Raises:
@@ -62,6 +62,14 @@ def _vpg(task: Task, seed: int, encoder: StateEncoder | None, **settings: Any) -
     if encoder is None:
         raise ValueError("encoder must be a StateEncoder for agent 'vpg', got None")
     return VPG(encoder, VPGConfig(**_accepted("vpg", VPGConfig, settings)), seed)
+
+
+def _vpg_plus(task: Task, seed: int, encoder: StateEncoder | None, **settings: Any) -> Agent:
+    from agents.vpg_plus import VPGPlus, VPGPlusConfig
+
+    if encoder is None:
+        raise ValueError("encoder must be a StateEncoder for agent 'vpg+', got None")
+    return VPGPlus(encoder, VPGPlusConfig(**_accepted("vpg+", VPGPlusConfig, settings)), seed)
 
 
 def _searcher(name: str, module: str, class_name: str) -> AgentFactory:
@@ -103,6 +111,7 @@ def _accepted(name: str, made: Callable[..., Any], settings: dict[str, Any]) -> 
 
 
 register_agent("vpg", _vpg)
+register_agent("vpg+", _vpg_plus)
 register_agent("scaling-rule", _scaling_rule)
 for _name, _module, _class_name in (
     ("random-search", "agents.random_search", "RandomSearch"),

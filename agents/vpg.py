@@ -109,6 +109,9 @@ class VPG:
         name: what tables call this agent.
     """
 
+    kind = "vpg"
+    """Of agent; its name in `agents.registry`."""
+
     def __init__(
         self, encoder: StateEncoder, config: VPGConfig | None = None, seed: int = 0, name: str = "RC-NAS"
     ) -> None:
@@ -200,7 +203,12 @@ class VPG:
         return UpdateReport(norm.item(), entropy.mean().item())
 
     def search(self, envs: Envs, evaluations: int, on_trial: OnTrial | None = None) -> list[Trial]:
-        """Fine-tune on the environments' task with `evaluations` students; see `Agent`."""
+        """Fine-tune on the environments' task with `evaluations` students; see `Agent`.
+
+        Raises:
+            ValueError: evaluations is no integer of at least 0.
+        """
+        require_integer("evaluations", evaluations, 0)
         trials: list[Trial] = []
         while len(trials) < evaluations:
             trials.extend(self.step(envs, evaluations - len(trials), on_trial).trials)
@@ -209,7 +217,21 @@ class VPG:
     def settings(self) -> dict[str, Any]:
         """What reconstructs this agent apart from its weights, as JSON values."""
         encoder = {k: getattr(self.encoder, k) for k in ("n_eval", "stages", "hidden", "state")}
-        return {"name": self.name, "seed": self.seed, "config": asdict(self.config), "encoder": encoder}
+        config = asdict(self.config)
+        return {"kind": self.kind, "name": self.name, "seed": self.seed, "config": config, "encoder": encoder}
+
+    def memory(self) -> Any:
+        """What the agent knows beside its weights, as JSON values: nothing."""
+        return None
+
+    def remember(self, memory: Any) -> None:
+        """Take over what `memory` returned.
+
+        Raises:
+            ValueError: it is no such thing.
+        """
+        if memory is not None:
+            raise ValueError(f"memory must be null for agent {self.kind!r}, got {memory!r}")
 
     def _baseline(self, rewards: Tensor) -> float:
         """b: 0, or the mean of all rewards up to and with these; a constant, so the gradient stays unbiased

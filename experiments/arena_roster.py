@@ -44,6 +44,24 @@ ROSTER = (
 be students of the task's teacher, and its one evaluation makes no curve."""
 
 
+ABLATIONS = tuple(
+    Entry(label, "vpg+", settings, meta_trained=True, encoded=True)
+    for label, settings in (
+        ("plus-no-critic", {"critic": False}),
+        ("plus-no-policy", {"exploring": 63}),  # the critic chooses among uniform draws, all but one
+        ("plus-no-exploring", {"exploring": 0}),
+        ("plus-no-budget", {"budget": False}),
+        ("plus-no-distinct", {"distinct": False}),
+        ("plus-no-own-choice", {"own_choice": False}),
+        ("plus-no-normalise", {"normalise": False}),
+        ("plus-no-entropy", {"entropy_bonus": 0.0}),
+        ("plus-one-epoch", {"epochs": 1}),
+        ("plus-no-optimism", {"optimism": 0.0}),
+    )
+)
+"""rc-nas+ without one of its additions each; they compete where they are named."""
+
+
 def available() -> tuple[str, ...]:
     """Labels of the entries whose agent is registered, in the roster's order."""
     return tuple(entry.label for entry in ROSTER if entry.agent in known_agents())
@@ -55,8 +73,9 @@ def entry(label: str) -> Entry:
     Raises:
         ValueError: there is none, or its agent is not registered.
     """
-    require_choice("agents", label, available())
-    return next(each for each in ROSTER if each.label == label)
+    known = (*available(), *(each.label for each in ABLATIONS))
+    require_choice("agents", label, known)
+    return next(each for each in (*ROSTER, *ABLATIONS) if each.label == label)
 
 
 def chosen(labels: Sequence[str]) -> tuple[Entry, ...]:
@@ -68,4 +87,4 @@ def chosen(labels: Sequence[str]) -> tuple[Entry, ...]:
     if len(set(labels)) != len(labels):
         raise ValueError(f"agents must be different ones, got {list(labels)}")
     wanted = {entry(label).label for label in labels} or set(available())
-    return tuple(each for each in ROSTER if each.label in wanted)
+    return tuple(each for each in (*ROSTER, *ABLATIONS) if each.label in wanted)

@@ -6,7 +6,7 @@ import functools
 import json
 import os
 import signal
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import gymnasium as gym
 import torch
 
-from agents.agent import Agent
+from agents.agent import Agent, incumbent_of
 from agents.registry import make_agent
 from agents.trial import Trial
 from experiments.arena_landscape import Landscape, make_landscape
@@ -81,15 +81,18 @@ class AgentRun:
         return cls(**given)
 
 
-def incumbents(trials: Sequence[Trial]) -> list[Trial | None]:
-    """After each trial, the one with the best observed reward so far within the budget, the first on a tie; or None."""
-    found: list[Trial | None] = []
-    best: Trial | None = None
-    for trial in trials:
-        if trial.within_budget and (best is None or trial.reward > best.reward):
-            best = trial
-        found.append(best)
-    return found
+class Progress:
+    """What an agent tried, and after each trial the student that it would have delivered then, or None."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent = agent
+        self.trials: list[Trial] = []
+        self.incumbents: list[Trial | None] = []
+
+    def note(self, trial: Trial) -> None:
+        """Take note of a trial as it is done."""
+        self.trials.append(trial)
+        self.incumbents.append(incumbent_of(self.agent, self.trials))
 
 
 def run_agent(settings: ArenaSettings, folder: Path, entry: Entry, task_name: str, seed: int) -> AgentRun:
@@ -119,8 +122,10 @@ def run_agent(settings: ArenaSettings, folder: Path, entry: Entry, task_name: st
             max_episode_steps=1,
             training_seed=seed,
         )
-        trials = agent.search(envs, settings.evaluations)
-        return _judged(trials, _landscape(settings, evaluator, task_name, seed), entry.label, task_name, seed, charge)
+        progress = Progress(agent)
+        agent.search(envs, settings.evaluations, progress.note)
+        landscape = _landscape(settings, evaluator, task_name, seed)
+        return _judged(progress, landscape, entry.label, task_name, seed, charge)
     finally:
         evaluator.close()
 
@@ -148,17 +153,17 @@ def _agent(settings: ArenaSettings, folder: Path, entry: Entry, task_name: str, 
 
 
 def _judged(
-    trials: Sequence[Trial], landscape: Landscape, label: str, task: str, seed: int, charge: Charge
+    progress: Progress, landscape: Landscape, label: str, task: str, seed: int, charge: Charge
 ) -> AgentRun:
     worth = functools.cache(landscape.expected_reward)
     met = set()
     seconds = []
-    for trial in trials:
+    for trial in progress.trials:
         new = trial.within_budget and trial.student not in met
         met.add(trial.student)
         seconds.append(landscape.simulated_seconds(trial.student) if new else 0.0)
-    expected = tuple(0.0 if trial is None else worth(trial.student) for trial in incumbents(trials))
-    observed = tuple(trial.reward for trial in trials)
+    expected = tuple(0.0 if trial is None else worth(trial.student) for trial in progress.incumbents)
+    observed = tuple(trial.reward for trial in progress.trials)
     return AgentRun(label, task, seed, observed, expected, tuple(seconds), landscape.best, charge)
 
 

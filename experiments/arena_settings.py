@@ -9,6 +9,7 @@ from experiments.arena_tasks import held_out_task, known_tasks
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
 from rcnas_env.evaluation.store import open_store
 from rcnas_env.presets import preset_entry
+from rcnas_env.tabular.table import load_table
 from rcnas_env.training.recipe import Recipe
 from rcnas_env.validation import require_choice, require_integer, require_number
 
@@ -79,6 +80,7 @@ class ArenaSettings:
             **{name: getattr(self, name) for name in names},
             "tasks": list(self.tasks),
             "recipe": self.recipe.to_dict(),
+            **({"table_sha256": load_table(self.table).card["sha256"]} if self.engine == "tabular" else {}),
         }
 
     def make_evaluator(self) -> Evaluator:

@@ -33,9 +33,6 @@ CHUNK = 96
 REPEAT_EVERY = 32
 """Of so many students one is trained by every seed, all others by the first alone."""
 
-BROAD = 240
-"""So many are drawn before students of two or three robust stages, which are the slowest, are thinned out."""
-
 
 @dataclass(frozen=True)
 class Shares:
@@ -43,17 +40,23 @@ class Shares:
 
     over_half, over_teacher: those that cost more than half the teacher, or more than the teacher: over most budgets.
     second_generation: those that no single action makes of the teacher: seldom met.
-    robust: those of two or three robust stages.
+    one_robust, more_robust: those of one robust stage, and of two or three: the slowest, and here the least robust.
     """
 
     over_half: float
     over_teacher: float
     second_generation: float
-    robust: float
+    one_robust: float
+    more_robust: float
 
 
-BROAD_SHARES = Shares(over_half=0.25, over_teacher=0.05, second_generation=0.4, robust=1.0)
-LATER_SHARES = Shares(over_half=0.12, over_teacher=0.03, second_generation=0.4, robust=0.4)
+PHASES = (
+    (0, Shares(over_half=0.25, over_teacher=0.05, second_generation=0.4, one_robust=1.0, more_robust=1.0)),
+    (240, Shares(over_half=0.12, over_teacher=0.03, second_generation=0.4, one_robust=1.0, more_robust=0.4)),
+    (720, Shares(over_half=0.06, over_teacher=0.02, second_generation=0.4, one_robust=0.4, more_robust=0.1)),
+    (840, Shares(over_half=0.06, over_teacher=0.02, second_generation=0.4, one_robust=0.1, more_robust=0.03)),
+)
+"""From which student on which shares hold: first the whole space, then more and more where good students are."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ def design(space: StudentSpace, seed: int = 0) -> Iterator[int]:
     yield from first
     rng, count = np.random.default_rng(seed), len(first)
     for row in rng.permutation(len(space)):
-        share = _share(space, int(row), BROAD_SHARES if count < BROAD else LATER_SHARES)
+        shares = next(shares for first_of_phase, shares in reversed(PHASES) if count >= first_of_phase)
+        share = _share(space, int(row), shares)
         if rng.random() < share and row not in first:
             count += 1
             yield int(row)
@@ -101,9 +105,8 @@ def _share(space: StudentSpace, row: int, shares: Shares) -> float:
     share = shares.over_teacher if macs > most else shares.over_half if macs > most / 2 else 1.0
     if not _first_generation(teacher, network):
         share *= shares.second_generation
-    if sum(stage.robust for stage in network.stages) >= 2:
-        share *= shares.robust
-    return share
+    robust = sum(stage.robust for stage in network.stages)
+    return share * (1.0 if robust == 0 else shares.one_robust if robust == 1 else shares.more_robust)
 
 
 def _first_generation(teacher: NetworkSpec, student: NetworkSpec) -> bool:

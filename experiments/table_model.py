@@ -6,11 +6,13 @@ environment's state says of its stages, and its cost.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import kendalltau
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
 
@@ -31,7 +33,7 @@ SUBSET = 100
 
 def features(stages: NDArray[np.int64], params: NDArray[np.int64], macs: NDArray[np.int64]) -> Floats:
     """(N, 3 · 4 + 4): log₂ planes, depth, down-sample, robust of each stage; log₁₀ of parameters and MACs, pixels of
-    the last map and blocks in all. Each column has mean 0 and deviation 1.
+    the last map and blocks in all. Each column has mean 0 and deviation 1 (0 if it is constant).
 
     Args:
         stages: (N, 3, 4), as `StudentSpace.stages`; all networks of the space, so that scales do not depend on which
@@ -51,7 +53,8 @@ def features(stages: NDArray[np.int64], params: NDArray[np.int64], macs: NDArray
         depth.sum(axis=1)[:, None],
     ]
     table = np.concatenate(columns, axis=1)
-    return (table - table.mean(axis=0)) / table.std(axis=0)
+    deviation = table.std(axis=0)
+    return (table - table.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)  # a constant feature stays 0
 
 
 class GaussianProcess:
@@ -69,7 +72,9 @@ class GaussianProcess:
         chosen = np.random.default_rng(seed).permutation(len(x))[:TUNING_POINTS]
         lengths = np.full(x.shape[1], 3.0)
         kernel = ConstantKernel(1.0, (0.01, 100.0)) * RBF(lengths, (0.3, 100.0)) + WhiteKernel(0.1, (1e-4, 1.0))
-        tuned = GaussianProcessRegressor(kernel, random_state=0).fit(x[chosen], target[chosen]).kernel_
+        with warnings.catch_warnings():  # a length scale at its bound: the feature plays no part
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            tuned = GaussianProcessRegressor(kernel, random_state=0).fit(x[chosen], target[chosen]).kernel_
         self.signal, self.noise = tuned.k1, float(tuned.k2.noise_level)
         self.refit(x, y, weights)
 

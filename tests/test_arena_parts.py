@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from agents.registry import known_agents
+from agents.registry import known_agents, make_agent
 from agents.trial import Trial
 from experiments.arena_agreement import agreement
 from experiments.arena_landscape import AnalyticLandscape, LiveLandscape, expected_eq4, students
 from experiments.arena_meta import Charge, ChargingEvaluator
 from experiments.arena_roster import RANDOM_SEARCH, ROSTER, available, chosen, entry
-from experiments.arena_runs import AgentRun, RunKey, incumbents
+from experiments.arena_runs import AgentRun, Progress, RunKey
 from experiments.arena_settings import ENGINES, ArenaSettings
 from experiments.arena_summary import Estimate, bar_rows, checkpoints, collect, curve_by_hours, own_hours
 from experiments.arena_tasks import held_out_task, known_tasks, meta_buffers
@@ -109,8 +109,10 @@ def trial(reward: float, within: bool = True) -> Trial:
 
 def test_the_incumbent_is_the_first_of_the_best_within_the_budget() -> None:
     tried = [trial(2.0, within=False), trial(0.1), trial(0.05), trial(0.3), trial(0.3), trial(-1.0, within=False)]
-    assert [each and tried.index(each) for each in incumbents(tried)] == [None, 1, 1, 3, 3, 3]
-    assert incumbents([]) == []
+    progress = Progress(make_agent("random-search", held_out_task("half")))
+    for each in tried:
+        progress.note(each)
+    assert [each and tried.index(each) for each in progress.incumbents] == [None, 1, 1, 3, 3, 3]
 
 
 def agent_run(label: str, seed: int, expected: list[float], best: float | None = 1.0, charged: float = 0.0) -> AgentRun:

@@ -53,6 +53,7 @@ TINY_RUNS: dict[str, str] = {
     "cost_model": "--teacher WRN-10-1 --calibrating 3 --held-out 2 --repeats 1 --epochs 1 --inner-steps 1 --images 65 "
     "--many-steps 2 --batch-size 32",
     "memory": "--network WRN-10-1 --batch-size 2 --attack pgd-1 --no-own-processes",
+    "tabular_steps": "--batches 4 32 --seconds 0 --repeats 2",
 }
 
 

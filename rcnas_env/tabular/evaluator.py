@@ -92,7 +92,7 @@ class TableEvaluator:
 
     def _row(self, network: Network) -> int:
         try:
-            return self.table.space.row(network)  # type: ignore[arg-type]
+            return self.table.space.row(network)
         except KeyError as error:
             raise NotInTableError(f"table {self.table.name!r}: {error.args[0]}") from None
 

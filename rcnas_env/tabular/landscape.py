@@ -13,6 +13,7 @@ from rcnas_env.tabular.evaluator import TableEvaluator
 from rcnas_env.tabular.space import Rows, first_generation
 from rcnas_env.tabular.table import Table
 from rcnas_env.task import Task
+from rcnas_env.validation import require_number
 
 Floats = NDArray[np.float64]
 
@@ -27,11 +28,12 @@ class TaskLandscape:
 
     Raises:
         NotInTableError: the table says nothing about the task.
+        ValueError: λ is out of range.
     """
 
     def __init__(self, table: Table, task: Task, compression_emphasis: float = 1.0) -> None:
         self.table, self.task = table, task
-        self.emphasis = compression_emphasis
+        self.emphasis = require_number("compression_emphasis", compression_emphasis, minimum=0.0, maximum=1.0)
         self.teacher_row, self.attack = TableEvaluator(table).task_numbers(task)
 
     @functools.cached_property

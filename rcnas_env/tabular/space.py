@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rcnas_env.architecture import ROBUST_MIN_PLANES, NetworkSpec, StageSpec
-from rcnas_env.compression import compress_stage, kept_depth, kept_planes, planes_multiple
+from rcnas_env.compression import NARROW_STAGE, compress_stage, kept_depth, kept_planes, planes_multiple
 
 PLANES_UNIT = 8
 """Every student's planes are a multiple of it (`rcnas_env.compression`)."""
@@ -36,8 +36,9 @@ def stage_students(teacher: StageSpec) -> tuple[StageSpec, ...]:
 
 def direct_stage_students(teacher: StageSpec) -> set[StageSpec]:
     """Every stage that one action can make of `teacher`."""
-    multiples = max(1, round(teacher.planes / planes_multiple(teacher.planes)))
-    widths = [share / multiples for share in range(multiples + 1)]
+    multiple = planes_multiple(teacher.planes)
+    # every share at which the rounded planes change, and all of them
+    widths = [min(1.0, kept * multiple / teacher.planes) for kept in range(1, teacher.planes // multiple + 1)] + [1.0]
     depths = [share / teacher.depth for share in range(teacher.depth + 1)]
     switches = (False, True)
     return {compress_stage(teacher, *kept) for kept in itertools.product(widths, depths, switches, switches)}
@@ -100,11 +101,13 @@ class StudentSpace:
         known = self._rows.get(network)
         if known is not None:
             return known
+        if not isinstance(network, NetworkSpec):
+            raise KeyError(f"network must be a student of {self.teacher.to_json()}, got one of cells")
         ours = (self.teacher.stem, self.teacher.input, self.teacher.classes, len(self.choices))
         if (network.stem, network.input, network.classes, len(network.stages)) == ours:
             chosen = [index.get(stage) for index, stage in zip(self._index, network.stages, strict=True)]
             if None not in chosen:
-                row = sum(choice * stride for choice, stride in zip(chosen, self._steps, strict=True))  # type: ignore[operator]
+                row = sum(choice * stride for choice, stride in zip(chosen, self._steps, strict=True))  # type: ignore[operator, misc]
                 self._rows[network] = row
                 return row
         raise KeyError(f"network must be a student of {self.teacher.to_json()}, got {network.to_json()}")
@@ -149,7 +152,7 @@ class StudentSpace:
         teacher = self.stages[teachers]
         planes, depth = teacher[:, :, 0], teacher[:, :, 1]
         keep = np.asarray(keep, np.float64)
-        multiple = np.where(planes < 64, 8, 16)
+        multiple = np.where(planes < NARROW_STAGE, PLANES_UNIT, 2 * PLANES_UNIT)
         robust = np.asarray(switch[:, :, 1], np.int64)
         new_planes = multiple * np.maximum(1, np.floor(keep[:, :, 0] * planes / multiple + 0.5).astype(np.int64))
         new_planes = np.where(robust == 1, np.maximum(new_planes, ROBUST_MIN_PLANES), new_planes)

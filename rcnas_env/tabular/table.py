@@ -25,6 +25,8 @@ import hashlib
 import io
 import json
 import math
+import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,19 @@ TABLES = Path(__file__).parent / "tables"
 FORMAT = 1
 ANGLE_UNIT = np.pi / 2 / 65_535
 
-CARD_FIELDS = ("format", "name", "sha256", "dataset", "attacks", "epsilon", "teacher", "recipe", "images", "students", "trainings")
+CARD_FIELDS = (
+    "format",
+    "name",
+    "sha256",
+    "dataset",
+    "attacks",
+    "epsilon",
+    "teacher",
+    "recipe",
+    "images",
+    "students",
+    "trainings",
+)
 """What every card says; it may say more."""
 
 Floats = NDArray[np.float64]
@@ -68,6 +82,7 @@ class Table:
     """
 
     def __init__(self, card: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        _validate_card(card)
         self.card = dict(card)
         self.name: str = card["name"]
         self.dataset: str = card["dataset"]
@@ -153,6 +168,23 @@ class Table:
         return index
 
 
+def _validate_card(card: Mapping[str, Any]) -> None:
+    """Raise a TableError for a field that is missing or of another kind."""
+    for field in CARD_FIELDS:
+        if field not in card:
+            raise TableError(f"card must have the fields {', '.join(CARD_FIELDS)}: missing {field!r}")
+    kinds: dict[str, tuple[type, ...]] = {
+        **dict.fromkeys(("teacher", "recipe"), (dict,)),
+        **dict.fromkeys(("name", "sha256", "dataset"), (str,)),
+        "attacks": (list, tuple),
+        "images": (int,),
+        "epsilon": (int, float),
+    }
+    for field, kind in kinds.items():
+        if not isinstance(card[field], kind):
+            raise TableError(f"card's {field} must be of type {kind[0].__name__}, got {card[field]!r}")
+
+
 def _validated(arrays: Mapping[str, NDArray[Any]], networks: int, attacks: int, images: int) -> dict[str, NDArray[Any]]:
     """The arrays, read-only.
 
@@ -211,8 +243,8 @@ def load_table(name: str) -> Table:
         UnknownNameError: no table has the name, and nothing is at the path.
         TableError: the arrays' checksum is not the card's, or the files are no table.
     """
-    base = TABLES / name if name in known_tables() else Path(name).with_suffix("")
-    arrays_file, card_file = base.with_suffix(".npz"), base.with_suffix(".json")
+    base = str(TABLES / name) if name in known_tables() else re.sub(r"\.(npz|json)$", "", str(name))
+    arrays_file, card_file = Path(base + ".npz"), Path(base + ".json")
     if not arrays_file.is_file() or not card_file.is_file():
         raise unknown_name("table", name, known_tables())
     content = arrays_file.read_bytes()
@@ -225,5 +257,10 @@ def load_table(name: str) -> Table:
         raise TableError(f"{card_file.name} must be a card of format {FORMAT} with {', '.join(CARD_FIELDS)}")
     if hashlib.sha256(content).hexdigest() != card["sha256"]:
         raise TableError(f"{arrays_file.name} must have the checksum that its card names, {card['sha256']}")
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-        return Table(card, {key: archive[key] for key in archive.files})
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return Table(card, {key: archive[key] for key in archive.files})
+    except TableError:
+        raise
+    except (ValueError, TypeError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise TableError(f"{arrays_file.name} and {card_file.name} must be a table, got {error}") from error

@@ -21,11 +21,6 @@ class TaskBatch:
     attack: Rows
     budget: NDArray[np.float64]
 
-    def put(self, where: NDArray[np.bool_], other: TaskBatch) -> None:
-        """Take the tasks of `other` where the mask says."""
-        for name in ("teacher", "attack", "budget"):
-            getattr(self, name)[where] = getattr(other, name)[where]
-
 
 class FixedTaskArrays:
     """Tasks from a list, each equally likely: `rcnas_env.task.FixedTasks`."""

@@ -82,11 +82,13 @@ class TabularVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         """Reset every environment; one seed for all. `options["steps_taken"]`: where in the annealing to go on.
 
         Raises:
-            ValueError: seed is a list: all environments draw from one generator.
+            ValueError: seed is a list: all environments draw from one generator; or options name a task.
         """
         if isinstance(seed, list):
             raise ValueError(f"seed must be one integer for all environments, got {seed!r}")
         super().reset(seed=seed)
+        if "task" in (options or {}):
+            raise ValueError("options['task'] must not be given: all environments sample from tasks")
         steps = (options or {}).get("steps_taken", self.steps_taken if seed is None else 0)
         self.steps_taken = require_integer("options['steps_taken']", steps, 0)
         self._elapsed[:], self._finished[:] = 0, False
@@ -103,7 +105,7 @@ class TabularVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         task, acting = self._task, ~self._finished
         if task is None:
             raise ValueError("reset() must be called before step()")
-        keep, switch = self._validated(actions)
+        keep, switch = self._validated(actions, acting)
         students = self.table.space.compress(task.teacher, keep, switch)
         rewards, infos = self._score(task, students, acting)
         self._tasks.reset(self._finished)
@@ -152,8 +154,8 @@ class TabularVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
             "cost": np.repeat(self._gmacs[task.teacher], images).reshape(-1, images),
         }
 
-    def _validated(self, actions: Any) -> tuple[Arrays, Arrays]:
-        """(keep, switch) of batched actions inside the space."""
+    def _validated(self, actions: Any, acting: Mask) -> tuple[Arrays, Arrays]:
+        """(keep, switch) of batched actions, those of environments that act inside the space, all others put there."""
         try:
             keep, switch = np.asarray(actions["keep"], np.float64), np.asarray(actions["switch"])
         except (KeyError, TypeError, IndexError, ValueError):
@@ -161,6 +163,9 @@ class TabularVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         shape = (self.num_envs, N_STAGE, 2)
         if keep.shape != shape or switch.shape != shape:
             raise ValueError(f"actions' keep and switch must have shape {shape}, got {keep.shape} and {switch.shape}")
+        if not acting.all():
+            keep, switch = keep.copy(), switch.copy()
+            keep[~acting], switch[~acting] = 1.0, 0
         if not ((keep >= 0) & (keep <= 1)).all():  # NaN fails too
             raise ValueError("actions['keep'] must be numbers in [0, 1]")
         if not ((switch == 0) | (switch == 1)).all():
