@@ -40,8 +40,9 @@ OFFSET_VARIANCE = 0.05
 SIGNAL = 0.015
 """Prior variance of y between students, in squared radians: a deviation of 0.12 (docs/agents.md)."""
 
-NOISE = 0.0022
-"""Variance of y between trainings of one student, in squared radians: a deviation of 0.047 (the table's card)."""
+NOISE = 0.006
+"""Variance of y between trainings of one student, in squared radians. The twin's card says 0.003, a deviation of 0.055;
+twice that, since the accuracies of one training under several attacks share its luck, which the kernel leaves out."""
 
 MOST_POINTS = 1_500
 """Beyond so many the oldest fifth is forgotten: solving takes time in the cube of their number."""
@@ -114,6 +115,10 @@ class AccuracyCritic:
             for oldest in list(self._points)[: MOST_POINTS // 5]:
                 del self._points[oldest]
             self._solved = None
+
+    def knows(self, student: NetworkSpec, attack: str) -> bool:
+        """Whether an accuracy of this very student under this attack was observed."""
+        return (student, attack) in self._points
 
     def predict(self, students: Sequence[NetworkSpec], attack: str) -> tuple[Floats, Floats]:
         """(means, deviations) of asin √accuracy of each student, (n,) each.

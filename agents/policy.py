@@ -48,10 +48,19 @@ class HybridDistribution:
 
     def log_prob(self, alpha: Tensor, beta: Tensor) -> Tensor:
         """The sum of log N(α) + log Ber(β) over stages and entries: (B,)."""
+        gaussian, bernoulli = self._log_probs(alpha, beta)
+        return (gaussian + bernoulli).flatten(1).sum(dim=1)
+
+    def density(self, alpha: Tensor, beta: Tensor) -> Tensor:
+        """What stands in Eq. 5, to the letter: Σ_i N(α_i | μ_i, Σ_i) + Ber(β_i | p_i), of two entries each; (B,)."""
+        gaussian, bernoulli = self._log_probs(alpha, beta)
+        return (gaussian.sum(dim=2).exp() + bernoulli.sum(dim=2).exp()).sum(dim=1)
+
+    def _log_probs(self, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
+        """log N(α) and log Ber(β) of each entry: (B, N_stage, 2) each."""
         standard = (alpha - self.mean) / self.log_std.exp()
         gaussian = -0.5 * standard**2 - self.log_std - 0.5 * math.log(2 * math.pi)
-        bernoulli = -F.binary_cross_entropy_with_logits(self.logits, beta, reduction="none")
-        return (gaussian + bernoulli).flatten(1).sum(dim=1)
+        return gaussian, -F.binary_cross_entropy_with_logits(self.logits, beta, reduction="none")
 
     def entropy(self) -> Tensor:
         """Differential entropy of α plus entropy of β, in nats: (B,)."""

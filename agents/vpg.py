@@ -8,7 +8,7 @@
 | M, T | `iterations`, steps until truncation | |
 
 Eq. 5 multiplies each reward with the gradient of the probability of the action that led to it; here, as in
-every vanilla policy gradient, with the gradient of its logarithm (docs/paper-notes.md).
+every vanilla policy gradient, with the gradient of its logarithm unless `form="density"` (docs/paper-notes.md).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from rcnas_env.validation import require_choice, require_integer, require_number
 
 BASELINES = ("none", "running")
 UPDATES = ("episode", "step")
+FORMS = ("log", "density")
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,9 @@ class VPGConfig:
     update: str = "episode"
     """When to take a gradient step: after an "episode" (Eq. 5 sums over t = 1 … T), or after every "step" (in
     Algorithm 1 the update stands inside the loop over t)."""
+    form: str = "log"
+    """What each reward is multiplied with: the "log" of the action's probability, as in every vanilla policy gradient,
+    or the "density" itself, as Eq. 5 has it to the letter (docs/paper-notes.md)."""
     baseline: str = "none"
     """What is subtracted from the reward: "none" (Eq. 5), or "running", the mean of all rewards so far."""
     entropy_bonus: float = 0.0
@@ -58,6 +62,7 @@ class VPGConfig:
 
     def __post_init__(self) -> None:
         require_choice("vpg.update", self.update, UPDATES)
+        require_choice("vpg.form", self.form, FORMS)
         require_choice("vpg.baseline", self.baseline, BASELINES)
         require_integer("vpg.hidden", self.hidden, 1)
         for name in ("learning_rate", "gradient_clip", "initial_std"):
@@ -194,7 +199,8 @@ class VPG:
         rewards = torch.cat([experience.rewards for experience in episode])
         advantages = rewards - self._baseline(rewards)
         entropy = distribution.entropy()
-        gain = advantages * distribution.log_prob(alpha, beta) + self.config.entropy_bonus * entropy
+        likelihood = distribution.log_prob if self.config.form == "log" else distribution.density
+        gain = advantages * likelihood(alpha, beta) + self.config.entropy_bonus * entropy
         objective = gain.sum() / len(episode[0].rewards)
         self.optimizer.zero_grad(set_to_none=True)
         (-objective).backward()

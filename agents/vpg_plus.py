@@ -8,7 +8,7 @@ against its absence in docs/agents.md:
 - **critic**: the one unknown of Eq. 4, the student's accuracy, is predicted from all students trained so far, of
   whatever task (`agents.critic`). Of the actions drawn, the one of the highest optimistic prediction is tried; the
   others, with their predicted rewards, make the policy gradient's batch many times larger.
-- **distinct**: in a search, a student that was tried is not tried again: its reward is known.
+- **distinct**: a student whose accuracy under an attack is known is not trained again: its reward follows.
 - **normalised**: advantages are relative to the mean of the actions drawn for the same state (a baseline a task), in
   units of their deviation, and clipped.
 - **trust region**: `epochs` gradient steps a batch, on the clipped ratio of probabilities (Schulman et al. 2017).
@@ -69,7 +69,7 @@ class VPGPlusConfig(VPGConfig):
     optimism: float = 0.5
     """Deviations of the critic's prediction that are added to its mean when an action is chosen."""
     distinct: bool = True
-    """Whether a search tries a student once only."""
+    """Whether students are tried whose accuracy under the task's attack is not known yet, while there are such."""
     own_choice: bool = True
     """Whether the critic names a search's best student, in place of the best reward."""
     normalise: bool = True
@@ -216,10 +216,14 @@ class VPGPlus(VPG):
             drawn.values[~over] = _rewards(mean, float(teacher[0]), kept, drawn.task)
             merit[~over] = _rewards(mean + self.config.optimism * deviation, float(teacher[0]), kept, drawn.task)
         merit[over] = -np.inf
-        new = np.array([student not in taken for student in drawn.students]) & ~over
+        new = np.array([self._is_new(student, drawn.task, taken) for student in drawn.students]) & ~over
         if new.any():
             merit[~new] = -np.inf
         return int(merit.argmax())
+
+    def _is_new(self, student: NetworkSpec, task: Task, taken: set[NetworkSpec]) -> bool:
+        known = self.config.distinct and self.critic.knows(student, attack_key(task))
+        return student not in taken and not known
 
     def _observe(self, drawn: Drawn, info: dict[str, Any], reward: float) -> None:
         """Take note of what the chosen action gave."""

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from experiments.arena_roster import RANDOM_SEARCH, ROSTER
+from experiments.arena_roster import ABLATIONS, RANDOM_SEARCH, ROSTER
 from experiments.arena_statistics import performance_profile
 from experiments.arena_summary import (
     AgentScores,

@@ -46,8 +46,8 @@ class Landscape(Protocol):
         """What training and attacking the student takes, in seconds."""
 
 
-def expected_eq4(student: Evaluation, teacher: Evaluation, budget: float) -> float:
-    """Eq. 4 at ε = 0 from two evaluations."""
+def expected_eq4(student: Evaluation, teacher: Evaluation, budget: float, emphasis: float = 1.0) -> float:
+    """Eq. 4 at ε = 0 from two evaluations; `emphasis` is λ."""
     return reward_terms(
         Cost(student.params, student.macs),
         Cost(teacher.params, teacher.macs),
@@ -56,6 +56,7 @@ def expected_eq4(student: Evaluation, teacher: Evaluation, budget: float) -> flo
         teacher.robust_accuracy,
         annealing=0.0,
         smallest_accuracy=1 / teacher.images,
+        compression_emphasis=emphasis,
     ).reward
 
 
@@ -65,10 +66,11 @@ class AnalyticLandscape:
     Args:
         task: judged under.
         recipe: only its n_eval matters here.
+        emphasis: λ of the reward.
     """
 
-    def __init__(self, task: Task, recipe: Recipe) -> None:
-        self.task, self.recipe = task, recipe
+    def __init__(self, task: Task, recipe: Recipe, emphasis: float = 1.0) -> None:
+        self.task, self.recipe, self.emphasis = task, recipe, emphasis
         self._evaluator = AnalyticEvaluator()
         self.best: float = self._best()
 
@@ -76,20 +78,27 @@ class AnalyticLandscape:
         """See `Landscape`."""
         accuracy = self._evaluator.accuracy(Job(student, self.task, self.recipe))
         teacher = cost(self.task.teacher)
-        terms = reward_terms(cost(student), teacher, self.task.budget, accuracy, TEACHER_ACCURACY, annealing=0.0)
-        return terms.reward
+        return reward_terms(
+            cost(student),
+            teacher,
+            self.task.budget,
+            accuracy,
+            TEACHER_ACCURACY,
+            annealing=0.0,
+            compression_emphasis=self.emphasis,
+        ).reward
 
     def simulated_seconds(self, student: NetworkSpec) -> float:
         """See `Landscape`."""
         return seconds_by_macs(cost(student).macs)
 
     def _best(self) -> float:
-        """PEAK_REWARD where its student is within the budget, else the best of all students."""
+        """PEAK_REWARD where its student is within the budget (at λ = 1), else the best of all students."""
         try:
             reached = self.expected_reward(best_student(self.task))
         except ValueError:  # it is not
             reached = -math.inf
-        if math.isclose(reached, PEAK_REWARD):
+        if self.emphasis == 1 and math.isclose(reached, PEAK_REWARD):
             return PEAK_REWARD
         return max(
             self.expected_reward(student)
@@ -109,12 +118,22 @@ class LiveLandscape:
         recipe: of all trainings.
         training_seed: of the run's own trainings, whose time counts.
         judge_seeds: trainings of each incumbent, at least 1.
+        emphasis: λ of the reward.
     """
 
     best = None
 
-    def __init__(self, evaluator: Evaluator, task: Task, recipe: Recipe, training_seed: int, judge_seeds: int) -> None:
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        task: Task,
+        recipe: Recipe,
+        training_seed: int,
+        judge_seeds: int,
+        emphasis: float = 1.0,
+    ) -> None:
         self.evaluator, self.task, self.recipe, self.training_seed = evaluator, task, recipe, training_seed
+        self.emphasis = emphasis
         self.judges = [derive_seed(0, "judge", index) % 2**31 for index in range(judge_seeds)]
 
     def expected_reward(self, student: NetworkSpec) -> float:
@@ -122,7 +141,7 @@ class LiveLandscape:
         jobs = [Job(student, self.task, self.recipe, seed) for seed in self.judges]
         found = self.evaluator.evaluate([*jobs, *(job.teacher_job for job in jobs)])
         pairs = zip(found[: len(jobs)], found[len(jobs) :], strict=True)
-        return mean(expected_eq4(ours, teacher, self.task.budget) for ours, teacher in pairs)
+        return mean(expected_eq4(ours, teacher, self.task.budget, self.emphasis) for ours, teacher in pairs)
 
     def simulated_seconds(self, student: NetworkSpec) -> float:
         """See `Landscape`; measured when the run's own training was done, be it for an earlier run."""
@@ -136,11 +155,12 @@ def make_landscape(settings: ArenaSettings, evaluator: Evaluator, task: Task, tr
         ValueError: the analytic optimum under the task is not known, or the table is unknown.
         NotInTableError: the table says nothing about the task.
     """
+    emphasis = settings.compression_emphasis
     if settings.engine == "analytic":
-        return AnalyticLandscape(task, settings.recipe)
+        return AnalyticLandscape(task, settings.recipe, emphasis)
     if settings.engine == "trained":
-        return LiveLandscape(evaluator, task, settings.recipe, training_seed, settings.judge_seeds)
-    return TaskLandscape(load_table(settings.table), task)
+        return LiveLandscape(evaluator, task, settings.recipe, training_seed, settings.judge_seeds, emphasis)
+    return TaskLandscape(load_table(settings.table), task, emphasis)
 
 
 def students(teacher: NetworkSpec) -> Iterator[NetworkSpec]:

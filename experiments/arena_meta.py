@@ -131,6 +131,7 @@ def meta_train(settings: ArenaSettings, folder: Path, learner: tuple[str, int]) 
             engine=charging,
             annealing_steps=settings.meta_iterations * settings.meta_envs * rcnas_env.META_EPISODE_STEPS,
             training_seed=meta_seed,
+            compression_emphasis=settings.compression_emphasis,
         )
         agent.learn(envs, settings.meta_iterations)
     finally:

@@ -23,6 +23,7 @@ from experiments.arena_roster import Entry
 from experiments.arena_roster import entry as find_entry
 from experiments.arena_settings import ArenaSettings
 from experiments.arena_tasks import held_out_task
+from rcnas_env.architecture import NetworkSpec
 from rcnas_env.evaluation.evaluator import Evaluator
 from rcnas_env.seeding import derive_seed
 from rcnas_env.validation import require_fields, require_integer, require_number
@@ -43,6 +44,7 @@ class AgentRun:
     seconds: simulated seconds of each trial; 0 where nothing had to be trained, over budget or met before.
     best: greatest expected reward within the budget; None where nobody knows (real training).
     charge: what the agent had spent before the search.
+    delivered: the last incumbent, as a spec's JSON values; None where there was none.
     """
 
     label: str
@@ -53,6 +55,7 @@ class AgentRun:
     seconds: tuple[float, ...]
     best: float | None
     charge: Charge = Charge()
+    delivered: dict[str, Any] | None = None
 
     @property
     def key(self) -> RunKey:
@@ -70,13 +73,15 @@ class AgentRun:
         Raises:
             ValueError: a field is missing, unknown, or no number.
         """
-        names = ("label", "task", "seed", "observed", "expected", "seconds", "best", "charge")
+        names = ("label", "task", "seed", "observed", "expected", "seconds", "best", "charge", "delivered")
         given = dict(require_fields("run", value, names))
         for name in ("observed", "expected", "seconds"):
             given[name] = tuple(require_number(f"run.{name}", entry) for entry in given[name])
         if not len(given["observed"]) == len(given["expected"]) == len(given["seconds"]) >= 1:
             raise ValueError(f"run must have one trial or more, with all figures of each, got {value!r}")
         given["seed"] = require_integer("run.seed", given["seed"], 0)
+        if given["delivered"] is not None:
+            NetworkSpec.from_dict(given["delivered"])
         given["charge"] = Charge(**require_fields("run.charge", given["charge"], ("evaluations", "seconds")))
         return cls(**given)
 
@@ -121,6 +126,7 @@ def run_agent(settings: ArenaSettings, folder: Path, entry: Entry, task_name: st
             annealing_steps=0,
             max_episode_steps=1,
             training_seed=seed,
+            compression_emphasis=settings.compression_emphasis,
         )
         progress = Progress(agent)
         agent.search(envs, settings.evaluations, progress.note)
@@ -152,9 +158,7 @@ def _agent(settings: ArenaSettings, folder: Path, entry: Entry, task_name: str, 
     return make_agent(entry.agent, held_out_task(task_name), own_seed, encoder, **entry.settings), charge
 
 
-def _judged(
-    progress: Progress, landscape: Landscape, label: str, task: str, seed: int, charge: Charge
-) -> AgentRun:
+def _judged(progress: Progress, landscape: Landscape, label: str, task: str, seed: int, charge: Charge) -> AgentRun:
     worth = functools.cache(landscape.expected_reward)
     met = set()
     seconds = []
@@ -164,7 +168,9 @@ def _judged(
         seconds.append(landscape.simulated_seconds(trial.student) if new else 0.0)
     expected = tuple(0.0 if trial is None else worth(trial.student) for trial in progress.incumbents)
     observed = tuple(trial.reward for trial in progress.trials)
-    return AgentRun(label, task, seed, observed, expected, tuple(seconds), landscape.best, charge)
+    last = progress.incumbents[-1] if progress.incumbents else None
+    delivered = None if last is None else last.student.to_dict()
+    return AgentRun(label, task, seed, observed, expected, tuple(seconds), landscape.best, charge, delivered)
 
 
 @functools.lru_cache(maxsize=8)

@@ -44,6 +44,8 @@ class ArenaSettings:
     """Meta-trainings of each meta-trained agent; a run starts from that of its seed modulo this number."""
     pretrain_steps: int = 300
     """Optimizer steps of each state encoder's pre-training (Eq. 10)."""
+    compression_emphasis: float = 1.0
+    """λ of the reward: 1 is Eq. 4, 0 rewards robust accuracy within the budget alone."""
     judge_seeds: int = 1
     """With real training: trainings by seeds of their own that measure what an incumbent is worth."""
     recipe: Recipe = field(default_factory=lambda: preset_entry("digits").recipe)
@@ -56,6 +58,7 @@ class ArenaSettings:
     def __post_init__(self) -> None:
         require_choice("engine", self.engine, ENGINES)
         require_number("noise", self.noise, minimum=0.0)
+        require_number("compression_emphasis", self.compression_emphasis, minimum=0.0, maximum=1.0)
         for name in ("evaluations", "envs", "meta_iterations", "meta_envs", "meta_seeds", "judge_seeds"):
             require_integer(name, getattr(self, name), 1)
         require_integer("pretrain_steps", self.pretrain_steps, 0)

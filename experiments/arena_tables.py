@@ -9,12 +9,13 @@ from experiments.arena_settings import ArenaSettings
 from experiments.arena_summary import CONFIDENCE, REPETITIONS, Estimate
 
 NOTES = f"""
-Regret: the best expected reward of a student within the budget, minus that of the incumbent, the student with the best
-observed reward so far; interquartile mean over runs and tasks. Improvement: probability that a run's incumbent is
-better than one of random search after as many evaluations, ties as halves. In brackets, {CONFIDENCE:.0%} intervals of a
-stratified bootstrap ({REPETITIONS:,} repetitions). Charged: distinct evaluations, of students and teachers, that
-pre-training and meta-training took before the search, and their hours; search hours come on top. Runs that share a
-meta-training are not independent: intervals of meta-trained agents leave out how meta-trainings differ.
+Regret: the best expected reward of a student within the budget, minus that of the incumbent, the student that the agent
+would deliver (of the best reward so far; vpg+ asks its critic); interquartile mean over runs and tasks. Improvement:
+probability that a run's incumbent is better than one of random search after as many evaluations, ties as halves. In
+brackets, {CONFIDENCE:.0%} intervals of a stratified bootstrap ({REPETITIONS:,} repetitions). Charged: distinct
+evaluations, of students and teachers, that pre-training and meta-training took before the search, and their hours;
+search hours come on top. Runs that share a meta-training are not independent: intervals of meta-trained agents leave
+out how meta-trainings differ.
 """
 
 LIVE_NOTE = """

@@ -26,7 +26,7 @@ from rcnas_env.data.dataset import DatasetEntry
 from rcnas_env.data.storage import data_folder
 from rcnas_env.evaluation.analytic import AnalyticEvaluator
 from rcnas_env.evaluation.evaluator import known_engines
-from rcnas_env.evaluation.tabular import TabularEvaluator
+from rcnas_env.evaluation.tabular import tabular_engine
 from rcnas_env.evaluation.trained import TrainedEvaluator
 from rcnas_env.presets import known_presets, preset_entry
 from rcnas_env.pruning import METHODS, PruningRecipes
@@ -43,6 +43,7 @@ Row = dict[str, Any]
 
 AGENTS: Mapping[str, str] = {
     "RC-NAS": "agents.vpg.VPG",
+    "RC-NAS+": "agents.vpg_plus.VPGPlus",
     "random search": "agents.random_search.RandomSearch",
     "local search": "agents.local_search.LocalSearch",
     "regularised evolution": "agents.evolution.RegularisedEvolution",
@@ -59,7 +60,7 @@ INSTANCES: Mapping[str, tuple[str, ...]] = {
 }
 """The members of each family of networks that the paper names."""
 
-_ENGINES = {"trained": TrainedEvaluator, "analytic": AnalyticEvaluator, "tabular": TabularEvaluator}
+_ENGINES = {"trained": TrainedEvaluator, "analytic": AnalyticEvaluator, "tabular": tabular_engine}
 
 _UNPACKED = {
     cifar.CIFAR10_FILES.archive.path: cifar.CIFAR10_FILES.folder,

@@ -6,7 +6,8 @@
 
 1. Pre-trains the state encoders and meta-trains the agents that need it, on training tasks; this is charged to them.
 2. Lets each agent search each held-out task by each seed.
-3. Writes table.md, curves.png and record.json into the run folder, with rliable's statistics.
+3. Writes table.md, curves.png and record.json into the run folder, with rliable's statistics; on the tabular twin also
+   front.md and front-TASK.png, the Pareto front of robust accuracy against cost with the agents' students on it.
 
 Each run is kept as it is done: the same command goes on after an interruption, and comes to the same result; a folder
 may be given more agents, or more seeds. --agree compares the ranks of two finished comparisons' agents.
@@ -28,6 +29,7 @@ import tyro
 from agents.checkpoint import has_checkpoint
 from experiments.arena_agreement import agreement
 from experiments.arena_figure import arena_figure
+from experiments.arena_front import Front
 from experiments.arena_meta import encoder_file, meta_folder, meta_train, pretrain_encoder
 from experiments.arena_roster import chosen, entry
 from experiments.arena_runs import AgentRun, RunKey, RunLog, run_by_key, start_worker
@@ -38,6 +40,7 @@ from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
 from rcnas_env.data import DataUnavailableError
 from rcnas_env.tabular.evaluator import NotInTableError
+from rcnas_env.tabular.table import load_table
 from rcnas_env.training.fit import cpu_threads
 from rcnas_env.validation import require_integer
 
@@ -115,10 +118,20 @@ def compare(config: CompareAgents, on_run: OnRun | None = None) -> Path:
     rows, bars = agent_rows(scores), bar_rows(scores)
     (folder / "table.md").write_text(report(config, config.seeds, rows, bars), encoding="utf-8")
     arena_figure(scores, folder / "curves.png")
+    if config.engine == "tabular":
+        _write_fronts(config, [log.runs[key] for key in config.runs()])
     record.results = {"best": best_rewards([log.runs[key] for key in config.runs()]), "agents": rows, "bars": bars}
     record.phase("table and figure")
     record.finish()
     return folder
+
+
+def _write_fronts(config: CompareAgents, runs: Sequence[AgentRun]) -> None:
+    """front.md and a front-TASK.png a task: where the agents' students lie on the twin's Pareto fronts."""
+    fronts = [Front(load_table(config.table), task) for task in config.tasks]
+    (config.folder / "front.md").write_text("\n".join(front.markdown(runs) for front in fronts), encoding="utf-8")
+    for front in fronts:
+        front.figure(runs, config.folder / f"front-{front.name}.png")
 
 
 Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]

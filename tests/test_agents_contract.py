@@ -13,16 +13,20 @@ import numpy as np
 import pytest
 import torch
 
-from agents.agent import Agent
+from agents.agent import Agent, incumbent_of
 from agents.black_box import BlackBoxSearch
 from agents.checkpoint import load_checkpoint, save_checkpoint
+from agents.critic import AccuracyCritic
+from agents.random_search import RandomSearch
 from agents.registry import known_agents, make_agent, register_agent
 from agents.sb3 import SB3Agent
 from agents.trial import Trial
 from agents.vpg import VPG
+from agents.vpg_plus import VPGPlus, VPGPlusConfig, attack_key
 from rcnas_env.compression import compress
 from rcnas_env.cost import cost
 from rcnas_env.registry import UnknownNameError
+from rcnas_env.task import Task
 from rcnas_env.vector_env import RCNASVectorEnv
 from tests.landscape import encoder, environments, task
 
@@ -94,19 +98,26 @@ def test_a_seed_decides_the_trials_and_process_wide_streams_play_no_part(name: s
     assert searched(name, seed=1) != first
 
 
+@pytest.mark.parametrize("kind", [VPG, VPGPlus])
+def test_meta_training_leaves_process_wide_streams_alone(kind: type[VPG]) -> None:
+    before = streams()
+    kind(encoder()).learn(environments(2, [task("fgsm"), task("pgd-20")], steps=2), 2)
+    assert streams() == before
+
+
 @pytest.mark.parametrize("name", SEARCHERS)
 def test_no_evaluations_are_no_trials(name: str) -> None:
     assert searched(name, evaluations=0) == []
 
 
-@pytest.mark.parametrize("name", sorted(set(SEARCHERS) - {"random-search"}))
+@pytest.mark.parametrize("name", SEARCHERS)
 @pytest.mark.parametrize("evaluations", [-1, 2.5, True])
 def test_a_number_of_evaluations_out_of_range_is_named(name: str, evaluations: Any) -> None:
     with pytest.raises(ValueError, match=f"evaluations must be an integer of at least 0, got {evaluations}"):
         searched(name, evaluations=evaluations)
 
 
-@pytest.mark.parametrize("name", sorted(set(known_agents()) - {"scaling-rule", "random-search"}))
+@pytest.mark.parametrize("name", SEARCHERS)
 def test_a_seed_out_of_range_is_named(name: str) -> None:
     with pytest.raises(ValueError, match="seed must be an integer of at least 0, got -1"):
         agent(name, seed=-1)
@@ -129,12 +140,12 @@ def saved_and_loaded(searcher: Agent, path: Path) -> Agent:
     if isinstance(searcher, VPG):
         save_checkpoint(searcher, path)
         return load_checkpoint(path)[0]
-    assert isinstance(searcher, SB3Agent | BlackBoxSearch)
+    assert isinstance(searcher, SB3Agent | BlackBoxSearch | RandomSearch)
     searcher.save(path)
     return type(searcher).load(path)
 
 
-@pytest.mark.parametrize("name", sorted(set(SEARCHERS) - {"random-search"}))
+@pytest.mark.parametrize("name", SEARCHERS)
 def test_a_loaded_agent_goes_on_as_the_saved_one_would_have(name: str, tmp_path: Path) -> None:
     original = agent(name)
     original.search(environments(2), 8)
@@ -190,3 +201,51 @@ def test_names_are_unique_and_unknown_ones_list_the_known() -> None:
         register_agent("ppo", make_agent)
     with pytest.raises(ValueError, match="encoder must be a StateEncoder for agent 'vpg', got None"):
         make_agent("vpg", task())
+
+
+@pytest.mark.parametrize("name", [name for name in SEARCHERS if name != "vpg+"])
+def test_an_agent_without_a_choice_of_its_own_delivers_the_first_of_the_best_rewards(name: str) -> None:
+    own = task(budget_share=0.5)
+    over, low, first, second = trial(own, 1.0, 2.0), trial(own, 0.3, 0.2), trial(own, 0.4, 0.6), trial(own, 0.5, 0.6)
+    assert incumbent_of(agent(name), [over, low, first, second]) is first
+    assert incumbent_of(agent(name), [over]) is incumbent_of(agent(name), []) is None
+
+
+def trial(own: Task, keep: float, reward: float) -> Trial:
+    action = {"keep": np.full((3, 2), keep), "switch": np.array([[0, 0], [1, 0], [1, 0]])}
+    student = compress(own.teacher, action)
+    costs = cost(student)
+    return Trial(student, costs.params, costs.macs, costs.macs <= own.budget, reward, 0.5, False)
+
+
+def judged(**config: bool) -> tuple[VPGPlus, Trial, list[Trial]]:
+    """(agent, good, trials): the lucky one's reward is the highest; other trainings of its like were poor."""
+    own, agent = task(budget_share=0.5), VPGPlus(encoder(), VPGPlusConfig(**config))
+    lucky, good, over = trial(own, 0.5, 0.9), trial(own, 0.3, 0.6), trial(own, 1.0, 2.0)
+    assert not over.within_budget
+    critic = AccuracyCritic()
+    for accuracy in (0.6, 0.2, 0.22, 0.18):
+        critic.observe(lucky.student, attack_key(own), accuracy)
+    for accuracy in (0.45, 0.5, 0.48):
+        critic.observe(good.student, attack_key(own), accuracy)
+    agent.remember({"critic": critic.to_list(), "tried": [], "task": own.to_dict()})
+    return agent, good, [over, lucky, good]
+
+
+def test_the_critic_delivers_no_lucky_trial() -> None:
+    agent, good, trials = judged()
+    assert incumbent_of(agent, trials) is agent.incumbent(trials) is good
+    assert agent.incumbent(trials[:1]) is None, "over the budget"
+
+
+@pytest.mark.parametrize("config", [{"own_choice": False}, {"critic": False}])
+def test_without_the_critics_word_the_best_reward_is_delivered(config: dict[str, bool]) -> None:
+    agent, _, trials = judged(**config)
+    assert agent.incumbent(trials) is trials[1]
+    assert agent.incumbent(trials[:1]) is None
+
+
+def test_before_any_search_the_best_reward_is_delivered() -> None:
+    agent, _, trials = judged()
+    agent.remember({**agent.memory(), "task": None})
+    assert agent.incumbent(trials) is trials[1]

@@ -165,8 +165,8 @@ def test_every_agent_is_there() -> None:
 
 
 def test_agents_are_called_what_they_call_themselves() -> None:
-    assert names("agents") == [*AGENTS] and len(AGENTS) == 7 + len(LEARNERS)
-    for name in [*AGENTS][:7]:
+    assert names("agents") == [*AGENTS] and len(AGENTS) == 8 + len(LEARNERS)
+    for name in [*AGENTS][:8]:
         agent = agent_class(name)
         assert name == getattr(agent, "name", None) or name == inspect.signature(agent).parameters["name"].default
     assert SB3Agent("ppo").name == "PPO" and AGENTS["PPO"] == "agents.sb3.SB3Agent"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Bernoulli, Normal
+from torch.distributions import Bernoulli, MultivariateNormal, Normal
 
 from agents.policy import LOG_STD_RANGE, HybridDistribution, HybridPolicy, to_action
 from rcnas_env.compression import action_space
@@ -42,6 +42,19 @@ def test_log_prob_is_that_of_a_normal_and_a_bernoulli() -> None:
     normal, bernoulli = reference(found)
     expected = (normal.log_prob(alpha) + bernoulli.log_prob(beta)).sum(dim=(1, 2))
     torch.testing.assert_close(found.log_prob(alpha, beta), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_the_density_is_equation_5_to_the_letter() -> None:
+    """A two-dimensional normal's and a pair of coins' densities a stage, added."""
+    found = distribution()
+    alpha, beta = sample(found)
+    expected = torch.zeros(SHAPE[0], dtype=torch.float64)
+    for i in range(SHAPE[1]):
+        covariance = torch.diag_embed((2 * found.log_std[:, i]).exp())
+        gaussian = MultivariateNormal(found.mean[:, i], covariance).log_prob(alpha[:, i]).exp()
+        chances = torch.sigmoid(found.logits[:, i])
+        expected += gaussian + torch.where(beta[:, i] == 1, chances, 1 - chances).prod(dim=1)
+    torch.testing.assert_close(found.density(alpha, beta), expected, rtol=1e-10, atol=1e-12)
 
 
 def test_log_prob_of_one_action_by_hand() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
+from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +66,69 @@ def test_random_search_tries_as_many_as_granted_the_same_for_the_same_seed(evalu
 def test_random_searchs_trials_do_not_depend_on_the_number_of_environments() -> None:
     one, four = (RandomSearch(task(), seed=5).search(environments(n), 8) for n in (1, 4))
     assert one == four
+
+
+@pytest.mark.parametrize("drawn", [0, 1, 2])
+def test_random_search_loaded_draws_what_the_saved_one_draws_next(tmp_path: Path, drawn: int) -> None:
+    """After an odd number of 32-bit draws, numpy keeps the other half of a 64-bit draw: that is saved too."""
+    searcher = RandomSearch(task(budget_share=0.3), seed=6)
+    for _ in range(drawn):
+        searcher._rng.random(dtype=np.float32)
+    searcher.save(tmp_path / "deep" / "agent")
+    loaded = RandomSearch.load(tmp_path / "deep" / "agent")
+    assert loaded.task == searcher.task
+    for _ in range(5):
+        ours, theirs = searcher.propose(), loaded.propose()
+        assert all(np.array_equal(ours[part], theirs[part]) for part in ("keep", "switch"))
+
+
+def test_random_search_saved_in_vain_leaves_the_old_file_and_no_litter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searcher, path = RandomSearch(task(), seed=7), tmp_path / "agent"
+    searcher.save(path)
+    before = path.read_bytes()
+    searcher.propose()
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr(agents.random_search.os, "replace", full)
+        searcher.save(path)
+    assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+
+
+RANDOM_SEARCH_DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "other format": (lambda v: v.update(format=2), "must hold 'random search' in format 1, got .* in format 2"),
+    "other agent": (lambda v: v.update(agent="TPE"), "must hold 'random search' in format 1, got 'TPE'"),
+    "no task": (lambda v: v.pop("task"), "agent file must .*missing 'task'"),
+    "bad task": (lambda v: v["task"].update(budget=-1), "task.budget .*got -1"),
+    "no state": (lambda v: v.update(generator=None), "generator must be an object .*got None"),
+    "other generator": (lambda v: v["generator"].update(bit_generator="MT19937"), "bit_generator must .*'MT19937'"),
+    "missing word": (lambda v: v["generator"]["state"].pop("inc"), "generator.state must .*missing 'inc'"),
+    "wide word": (lambda v: v["generator"]["state"].update(state=2**128), "state.state must .*got 340282"),
+    "even step": (lambda v: v["generator"]["state"].update(inc=4), "state.inc must be odd, got 4"),
+    "bad flag": (lambda v: v["generator"].update(has_uint32=2), "has_uint32 must .*got 2"),
+    "bad half": (lambda v: v["generator"].update(uinteger="x"), "uinteger must .*got 'x'"),
+}
+
+
+@pytest.mark.parametrize("damage", RANDOM_SEARCH_DAMAGES)
+def test_random_search_tells_what_is_wrong_with_its_file(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "agent"
+    RandomSearch(task()).save(path)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    inflict, message = RANDOM_SEARCH_DAMAGES[damage]
+    inflict(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        RandomSearch.load(path)
+
+
+def test_random_search_names_a_task_that_is_none() -> None:
+    with pytest.raises(ValueError, match="task must be a Task, got 'half'"):
+        RandomSearch("half")  # type: ignore[arg-type]
 
 
 # -- RobustResNet's rule ---------------------------------------------------------------------------------

@@ -67,6 +67,20 @@ def test_an_update_applies_equation_5(steps: int, bonus: float) -> None:
     assert report.gradient_norm == pytest.approx(norm, rel=1e-4)
 
 
+def test_the_density_form_applies_equation_5_to_the_letter() -> None:
+    """r_t ∇ (N(α_i | μ_i, Σ_i) + Ber(β_i | p_i)), stage by stage; the mean over environments."""
+    agent = vpg(gradient_clip=UNCLIPPED, form="density", initial_std=0.5)
+    step = experience(agent)
+    before = deepcopy(agent.policy)
+    found = before(step.states)
+    normal, bernoulli = Normal(found.mean, found.log_std.exp()), Bernoulli(logits=found.logits)
+    gaussian = normal.log_prob(step.alpha).exp().prod(dim=2)
+    coins = bernoulli.log_prob(step.beta).exp().prod(dim=2)
+    gain = (step.rewards * (gaussian + coins).sum(dim=1)).mean()
+    agent.update([step])
+    assert_applied(agent, list(torch.autograd.grad(gain, list(before.parameters()))))
+
+
 def test_an_update_climbs_by_one_step_of_adam() -> None:
     agent = vpg(gradient_clip=UNCLIPPED, learning_rate=0.02)
     episode = [experience(agent)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -18,17 +19,23 @@ from rcnas_env.networks.frozen import freeze
 from rcnas_env.seeding import derive_seed
 from rcnas_env.training.allocator import keep_freed_memory
 from rcnas_env.training.inner_maximisation import perturb
+from rcnas_env.training.memory import MicroBatch, keep_state
 from rcnas_env.training.method import method_entry
 from rcnas_env.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
 class TrainingReport:
-    """What a training did: mean loss of each epoch, wall seconds, and whether it diverged (stopped at once)."""
+    """What a training did: mean loss of each epoch, wall seconds, and whether it diverged (stopped at once).
+
+    micro_batch: the most images that went through the network at once in the end, at least 2, where memory ran out
+        (`rcnas_env.training.memory`); None where it never did, and steps were whole.
+    """
 
     losses: tuple[float, ...]
     seconds: float
     diverged: bool
+    micro_batch: int | None = None
 
 
 @contextmanager
@@ -79,7 +86,9 @@ class Trainer:
         recipe: batch size, method and all else.
         epsilon: L_inf radius trained against, in image units.
         generator: of the starts of the inner maximisation, on `device`.
-        extra_loss: a scalar that is added to every step's loss; None for none.
+        extra_loss: a scalar that is added to every step's loss, called once a step; None for none.
+
+    A step that runs out of memory is repeated in micro-batches, as `rcnas_env.training.memory` says.
     """
 
     def __init__(
@@ -92,6 +101,7 @@ class Trainer:
     ) -> None:
         self.model, self.recipe, self.epsilon, self.generator = model, recipe, epsilon, generator
         self.extra_loss = extra_loss
+        self.micro_batch = MicroBatch(least=2)  # batch norm needs two images
         self.method = method_entry(recipe.method)
         self.dtype = torch.bfloat16 if recipe.precision == "bf16" else torch.float32
         self.optimizer = SGD(
@@ -108,20 +118,41 @@ class Trainer:
 
         images: float32 (N, channels, height, width); labels: int64 (N,).
         """
-        method, recipe = self.method, self.recipe
+        restore = self._keep_state()
+        loss = self.micro_batch.run(len(labels), lambda: self._gradients(images, labels), restore)
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.gradient_clip, foreach=True)
+        self.optimizer.step()
+        return loss
+
+    def _gradients(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Set the gradients of one step's loss, and return it, detached."""
+        method = self.method
         perturbed = self.perturb(images, labels) if method.inner_target else None
         self.optimizer.zero_grad(set_to_none=True)
-        with self._autocast(images):
-            # one clean forward serves both terms: batch statistics, and so gradients, are those of the published two
-            clean_logits = self.model(images).float() if method.needs_clean_logits else None
-            perturbed_logits = self.model(perturbed).float() if method.needs_perturbed_logits else None
-        loss = method.loss(clean_logits, perturbed_logits, labels, recipe.beta)
-        if self.extra_loss is not None:
-            loss = loss + self.extra_loss()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), recipe.gradient_clip, foreach=True)
-        self.optimizer.step()
-        return loss.detach()
+        sizes, losses = self.micro_batch.shares(len(labels)), list[Tensor]()
+        parts = [whole.split(sizes) for whole in (images, images if perturbed is None else perturbed, labels)]
+        for clean, attacked, targets in zip(*parts, strict=True):
+            with self._autocast(images):
+                # one clean forward serves both terms: batch statistics, and so gradients, are the published two's
+                clean_logits = self.model(clean).float() if method.needs_clean_logits else None
+                attacked_logits = self.model(attacked).float() if method.needs_perturbed_logits else None
+            loss = method.loss(clean_logits, attacked_logits, targets, self.recipe.beta)
+            loss = loss * (len(targets) / len(labels))  # a mean over images; by 1.0, which changes no bit, if whole
+            if self.extra_loss is not None and len(losses) == len(sizes) - 1:
+                loss = loss + self.extra_loss()
+            loss.backward()
+            losses.append(loss.detach())
+        return sum(losses[1:], start=losses[0])
+
+    def _keep_state(self) -> Callable[[], None]:
+        """A function that undoes what a step has changed before its optimizer's."""
+        restore, extra_loss = keep_state(self.model, self.generator), copy.copy(self.extra_loss)
+
+        def undo() -> None:
+            restore()
+            self.extra_loss = copy.copy(extra_loss)  # it may count its calls, as HARP's does
+
+        return undo
 
     def perturb(self, images: Tensor, labels: Tensor) -> Tensor:
         """The images that the method trains on, in place of `images`; the model is in training mode afterwards."""
@@ -130,7 +161,7 @@ class Trainer:
             if self._frozen is not None:
                 self._frozen.refresh()
             return perturb(
-                self.model if self._frozen is None else self._frozen,
+                self.micro_batch.divide(self.model if self._frozen is None else self._frozen),
                 images,
                 labels,
                 self.method,
@@ -168,10 +199,17 @@ def fit(
         seed: of the batch order, the augmentation and the inner starts.
         device: where to train.
         crop_padding: pixels of the random crops and flips that images are augmented by; None for no augmentation.
-        extra_loss: a scalar that is added to every step's loss (of a pruning's hardware cost, for instance).
+        extra_loss: a scalar that is added to every step's loss (of a pruning's hardware cost, for instance);
+            called once a step, or a copy of it (copy.copy) where a step is repeated for want of memory.
 
     Returns:
         A report; with `diverged` True as soon as an epoch's loss is not finite, the weights then being useless.
+
+    Raises:
+        NoRoomError: memory does not suffice for two images at once.
+
+    Warns:
+        MemoryWarning: memory ran out, and steps go on in micro-batches.
     """
     start = time.perf_counter()
     keep_freed_memory()
@@ -202,4 +240,4 @@ def fit(
                 break
     model.eval()
     diverged = not math.isfinite(losses[-1]) or not all(bool(p.isfinite().all()) for p in model.parameters())
-    return TrainingReport(tuple(losses), time.perf_counter() - start, diverged)
+    return TrainingReport(tuple(losses), time.perf_counter() - start, diverged, trainer.micro_batch.size)
