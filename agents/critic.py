@@ -149,12 +149,18 @@ class AccuracyCritic:
             ValueError: the value is no such list.
         """
         critic = cls()
-        if not isinstance(value, list) or len(value) != 4 or value[0] not in LENGTH_SCALES:
+        fits = isinstance(value, list) and len(value) == 4 and isinstance(value[0], float)
+        if not fits or value[0] not in LENGTH_SCALES or not all(isinstance(part, list) for part in value[2:]):
             raise ValueError(f"critic must be [length scale, points tuned on, blocks, points], got {str(value)[:80]}")
         critic._length, critic._tuned_on = value[0], require_integer("critic's points tuned on", value[1], 0)
-        for student, attack, accuracies in value[3]:
+        for point in value[3]:
+            if not (isinstance(point, list) and len(point) == 3 and isinstance(point[1], str)):
+                raise ValueError(f"critic's point must be [student, attack, accuracies], got {str(point)[:80]}")
+            student, attack, accuracies = point
+            if not (isinstance(accuracies, list) and accuracies):
+                raise ValueError(f"critic's accuracies must be a list of one or more, got {accuracies!r}")
             values = [require_number("critic's accuracy", each, minimum=0.0, maximum=1.0) for each in accuracies]
-            critic._points[NetworkSpec.from_dict(student), str(attack)] = values
+            critic._points[NetworkSpec.from_dict(student), attack] = values
         points, done = list(critic._points.items()), 0
         for count in value[2]:
             critic._take(points[done : done + require_integer("critic's block", count, 1, len(points) - done)])
@@ -210,8 +216,8 @@ def _appended(fit: _Solved, x: Floats, attacks: NDArray[np.str_], y: Floats, noi
     count, more = len(fit.y), len(y)
     lower = np.zeros((count + more, count + more))
     lower[:count, :count], lower[count:, :count], lower[count:, count:] = fit.lower, lower_left, lower_right
-    joined = (np.concatenate(pair) for pair in ((fit.x, x), (fit.attacks, attacks), (fit.y, y)))
-    return _Solved(*joined, lower=lower, length=fit.length)
+    joined_attacks = np.concatenate([fit.attacks, attacks])
+    return _Solved(np.vstack([fit.x, x]), joined_attacks, np.concatenate([fit.y, y]), lower, fit.length)
 
 
 def _kernel(x: Floats, y: Floats, same: NDArray[np.bool_], length: float) -> Floats:

@@ -57,7 +57,7 @@ class HybridDistribution:
         return (gaussian.sum(dim=2).exp() + bernoulli.sum(dim=2).exp()).sum(dim=1)
 
     def _log_probs(self, alpha: Tensor, beta: Tensor) -> tuple[Tensor, Tensor]:
-        """log N(α) and log Ber(β) of each entry: (B, N_stage, 2) each."""
+        """Log N(α) and log Ber(β) of each entry: (B, N_stage, 2) each."""
         standard = (alpha - self.mean) / self.log_std.exp()
         gaussian = -0.5 * standard**2 - self.log_std - 0.5 * math.log(2 * math.pi)
         return gaussian, -F.binary_cross_entropy_with_logits(self.logits, beta, reduction="none")

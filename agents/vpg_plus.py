@@ -31,65 +31,17 @@ from agents.critic import AccuracyCritic
 from agents.policy import to_action
 from agents.state_encoder import StateEncoder, features
 from agents.trial import Trial, info_of, plain, trial_of
-from agents.vpg import VPG, IterationReport, UpdateReport, VPGConfig
+from agents.vpg import VPG, IterationReport, UpdateReport
+from agents.vpg_plus_settings import VPGPlusConfig as VPGPlusConfig
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.compression import compress
 from rcnas_env.cost import cost
 from rcnas_env.reward import OVER_BUDGET_REWARD
 from rcnas_env.seeding import derive_seed
 from rcnas_env.task import Task
-from rcnas_env.validation import require_boolean, require_fields, require_integer, require_number
+from rcnas_env.validation import require_fields, require_number
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class VPGPlusConfig(VPGConfig):
-    """Settings of the learner; VPG's `update` and `baseline` play no part.
-
-    Raises:
-        ValueError: a field is out of range.
-    """
-
-    learning_rate: float = 0.003
-    entropy_bonus: float = 0.05
-    """Weight of the mean entropy of a switch, in nats."""
-    initial_std: float = 1.5
-    """σ(α) is then nearly uniform over the shares."""
-    draws: int = 64
-    """Actions drawn for each state, of which one is tried."""
-    budget: bool = True
-    """Whether what is over the budget is not tried."""
-    exploring: int = 8
-    """Of the draws, so many are uniform over the action space: they may be tried, and are not learnt from."""
-    over_budget: float = 1.0
-    """Minus the advantage of a draw over the budget, in deviations: it costs nothing but a draw."""
-    critic: bool = True
-    """Whether accuracies are predicted."""
-    optimism: float = 0.5
-    """Deviations of the critic's prediction that are added to its mean when an action is chosen."""
-    distinct: bool = True
-    """Whether students are tried whose accuracy under the task's attack is not known yet, while there are such."""
-    own_choice: bool = True
-    """Whether the critic names a search's best student, in place of the best reward."""
-    normalise: bool = True
-    """Whether advantages are in units of their deviation, and clipped."""
-    advantage_clip: float = 2.0
-    """Largest advantage, in deviations."""
-    epochs: int = 4
-    """Gradient steps on each batch."""
-    ratio_clip: float = 0.2
-    """How far the probability of an action may move, as a share, before its gradient stops."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in ("budget", "critic", "distinct", "own_choice", "normalise"):
-            require_boolean(f"vpg+.{name}", getattr(self, name))
-        for name in ("draws", "epochs"):
-            require_integer(f"vpg+.{name}", getattr(self, name), 1)
-        require_number("vpg+.optimism", self.optimism, minimum=0.0)
-        for name in ("advantage_clip", "ratio_clip"):
-            require_number(f"vpg+.{name}", getattr(self, name), minimum=0.0, exclusive_minimum=True)
 
 
 @dataclass
@@ -126,12 +78,14 @@ class VPGPlus(VPG):
         self.critic = AccuracyCritic()
         self.tried: set[NetworkSpec] = set()
         self._task: Task | None = None  # of the search under way, or the last
+        self._emphasis = 1.0  # λ of the environments' reward
 
     def step(self, envs: Envs, evaluations: int | None = None, on_trial: OnTrial | None = None) -> IterationReport:
         """One iteration: an episode of each environment, then a policy update. See `VPG.step`."""
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "actions", self.iteration))
         seed = derive_seed(self.seed, "tasks", self.iteration) % 2**31
         observation, infos = envs.reset(seed=seed, options={"steps_taken": self.steps_taken})
+        self._emphasis = getattr(getattr(envs, "envs", [None])[0], "compression_emphasis", 1.0)
         used = envs.num_envs if evaluations is None else min(evaluations, envs.num_envs)
         batch: list[Drawn] = []
         trials: list[Trial] = []
@@ -194,10 +148,14 @@ class VPGPlus(VPG):
 
     def _explore(self, alpha: Tensor, beta: Tensor, generator: torch.Generator) -> None:
         """Replace the last draws by uniform ones, in place."""
-        count = min(self.config.exploring, len(alpha) - 1)
+        count = self._uniform_draws(len(alpha))
         if count:
             alpha[-count:] = torch.rand(alpha[-count:].shape, generator=generator).logit(eps=1e-4)
             beta[-count:] = (torch.rand(beta[-count:].shape, generator=generator) < 0.5).float()
+
+    def _uniform_draws(self, draws: int) -> int:
+        """How many of the draws are uniform: never all, for the policy learns from its own."""
+        return min(self.config.exploring, draws - 1)
 
     def _choose(self, drawn: Drawn, taken: set[NetworkSpec]) -> int:
         """The index of the action to try: within the budget, new, and the best as far as the critic knows."""
@@ -213,8 +171,8 @@ class VPGPlus(VPG):
             kept = [student for student, out in zip(drawn.students, over, strict=True) if not out]
             mean, deviation = self.critic.predict(kept, attack)
             teacher = self.critic.predict([drawn.task.teacher], attack)[0]
-            drawn.values[~over] = _rewards(mean, float(teacher[0]), kept, drawn.task)
-            merit[~over] = _rewards(mean + self.config.optimism * deviation, float(teacher[0]), kept, drawn.task)
+            drawn.values[~over] = self._predicted(mean, float(teacher[0]), kept, drawn.task)
+            merit[~over] = self._predicted(mean + self.config.optimism * deviation, float(teacher[0]), kept, drawn.task)
         merit[over] = -np.inf
         new = np.array([self._is_new(student, drawn.task, taken) for student in drawn.students]) & ~over
         if new.any():
@@ -266,8 +224,8 @@ class VPGPlus(VPG):
             scale = float(known.std()) if len(known) > 1 else abs(baseline) + 0.1
             advantages = np.clip(advantages / (scale + 1e-6), -self.config.advantage_clip, self.config.advantage_clip)
         advantages[drawn.over] = -self.config.over_budget
-        if self.config.exploring:
-            advantages[-self.config.exploring :] = np.nan
+        if count := self._uniform_draws(len(advantages)):
+            advantages[-count:] = np.nan
         return advantages
 
     def incumbent(self, trials: Sequence[Trial]) -> Trial | None:
@@ -279,12 +237,16 @@ class VPGPlus(VPG):
             return max(fitting, key=lambda trial: trial.reward, default=None)
         students = [trial.student for trial in fitting]
         mean, _ = self.critic.predict(students, attack_key(self._task))
-        return fitting[int(_rewards(mean, 1.0, students, self._task).argmax())]
+        return fitting[int(self._predicted(mean, 1.0, students, self._task).argmax())]
+
+    def _predicted(self, angles: Floats, teacher: float, students: Sequence[NetworkSpec], task: Task) -> Floats:
+        return predicted_rewards(angles, teacher, students, task, self._emphasis, 1 / self.encoder.n_eval)
 
     def memory(self) -> dict[str, Any]:
         """What the agent knows beside its weights, as JSON values."""
         tried = [student.to_dict() for student in sorted(self.tried, key=NetworkSpec.to_json)]
-        return {"critic": self.critic.to_list(), "tried": tried, "task": self._task.to_dict() if self._task else None}
+        task = self._task.to_dict() if self._task else None
+        return {"critic": self.critic.to_list(), "tried": tried, "task": task, "emphasis": self._emphasis}
 
     def remember(self, memory: Any) -> None:
         """Take over what `memory` returned.
@@ -292,21 +254,36 @@ class VPGPlus(VPG):
         Raises:
             ValueError: it is no such thing.
         """
-        given = require_fields("memory", memory, ("critic", "tried", "task"))
+        given = require_fields("memory", memory, ("critic", "tried", "task", "emphasis"))
         self.critic = AccuracyCritic.from_list(given["critic"])
+        if not isinstance(given["tried"], list):
+            raise ValueError(f"memory.tried must be a list of networks, got {given['tried']!r}")
         self.tried = {NetworkSpec.from_dict(student) for student in given["tried"]}
+        self._emphasis = require_number("memory.emphasis", given["emphasis"], minimum=0.0, maximum=1.0)
         self._task = None if given["task"] is None else Task.from_dict(given["task"])
 
 
 def attack_key(task: Task) -> str:
     """What a student's accuracy depends on beside itself."""
-    return f"{task.dataset}/{task.attack}/{task.epsilon}"
+    through = f"/{task.teacher.to_json()}" if task.attack_source == "teacher" else ""
+    return f"{task.dataset}/{task.attack}/{task.epsilon}{through}"
 
 
-def _rewards(angles: Floats, teacher: float, students: Sequence[NetworkSpec], task: Task) -> Floats:
-    """Eq. 4 within the budget, of accuracies sin² y: (n,)."""
+def predicted_rewards(
+    angles: Floats,
+    teacher: float,
+    students: Sequence[NetworkSpec],
+    task: Task,
+    emphasis: float = 1.0,
+    smallest_accuracy: float = 1 / 256,
+) -> Floats:
+    """Eq. 4 within the budget, of the accuracies sin² y of students (n,) and teacher: (n,).
+
+    `emphasis` is λ, `smallest_accuracy` the floor of the teacher's, as in `rcnas_env.reward.reward_terms`.
+    """
     params = np.array([cost(student).params for student in students])
     compression = 1 - params / cost(task.teacher).params
-    accuracies = np.sin(np.clip(angles, 0, np.pi / 2)) ** 2
-    rewards: Floats = compression * (2 - compression) * accuracies / max(np.sin(max(teacher, 0.0)) ** 2, 1 / 256)
+    weight = 1 - emphasis + emphasis * compression * (2 - compression)
+    accuracies, reference = (np.sin(np.clip(each, 0, np.pi / 2)) ** 2 for each in (angles, teacher))
+    rewards: Floats = weight * accuracies / max(float(reference), smallest_accuracy)
     return rewards

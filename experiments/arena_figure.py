@@ -35,7 +35,7 @@ BAND = 0.1
 
 def style(label: str) -> dict[str, Any]:
     """Colour and line of an agent; the same in every figure, five colours in each of four lines."""
-    place = [entry.label for entry in ROSTER].index(label)
+    place = [entry.label for entry in (*ROSTER, *ABLATIONS)].index(label)
     return {"color": COLOURS[place % len(COLOURS)], "linestyle": LINES[place // len(COLOURS) % len(LINES)]}
 
 

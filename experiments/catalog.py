@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -60,7 +60,11 @@ INSTANCES: Mapping[str, tuple[str, ...]] = {
 }
 """The members of each family of networks that the paper names."""
 
-_ENGINES = {"trained": TrainedEvaluator, "analytic": AnalyticEvaluator, "tabular": tabular_engine}
+_ENGINES: Mapping[str, Callable[..., Any]] = {
+    "trained": TrainedEvaluator,
+    "analytic": AnalyticEvaluator,
+    "tabular": tabular_engine,
+}
 
 _UNPACKED = {
     cifar.CIFAR10_FILES.archive.path: cifar.CIFAR10_FILES.folder,
@@ -293,7 +297,7 @@ def _presets() -> Iterator[Row]:
         }
 
 
-def _options(engine: type | None) -> dict[str, Any] | None:
+def _options(engine: Callable[..., Any] | None) -> dict[str, Any] | None:
     """The options of an engine with their defaults; None for one that is not the project's own."""
     if engine is None:
         return None

@@ -76,7 +76,7 @@ def gather(store: Store, jobs: Sequence[Sequence[Job]], space: StudentSpace, att
         for first in range(0, len(student), attacks):
             own = [store.load_evaluation(job.key) for job in student[first : first + attacks]]
             if all(own):
-                rows.append(space.row(student[first].network))  # type: ignore[arg-type]
+                rows.append(space.row(student[first].network))
                 seeds.append(student[first].seed)
                 evaluations.append([each for each in own if each])
     if len(set(rows)) == len(rows):

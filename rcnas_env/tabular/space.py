@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from rcnas_env.architecture import ROBUST_MIN_PLANES, NetworkSpec, StageSpec
+from rcnas_env.architecture import ROBUST_MIN_PLANES, Network, NetworkSpec, StageSpec
 from rcnas_env.compression import NARROW_STAGE, compress_stage, kept_depth, kept_planes, planes_multiple
 
 PLANES_UNIT = 8
@@ -92,17 +92,17 @@ class StudentSpace:
         ]
         return np.stack(columns, axis=1)
 
-    def row(self, network: NetworkSpec) -> int:
+    def row(self, network: Network) -> int:
         """The network's row.
 
         Raises:
             KeyError: it is not in the space.
         """
+        if not isinstance(network, NetworkSpec):
+            raise KeyError(f"network must be a student of {self.teacher.to_json()}, got one of cells")
         known = self._rows.get(network)
         if known is not None:
             return known
-        if not isinstance(network, NetworkSpec):
-            raise KeyError(f"network must be a student of {self.teacher.to_json()}, got one of cells")
         ours = (self.teacher.stem, self.teacher.input, self.teacher.classes, len(self.choices))
         if (network.stem, network.input, network.classes, len(network.stages)) == ours:
             chosen = [index.get(stage) for index, stage in zip(self._index, network.stages, strict=True)]
