@@ -156,7 +156,7 @@ def test_a_loaded_agent_goes_on_as_the_saved_one_would_have(name: str, tmp_path:
     assert agent(name).search(environments(2), 4) != continued, "nothing was remembered"
 
 
-ENOUGH = {"bayesian": 16, "tpe": 100, "td3": 100, "sac": 140, "crossq": 140}
+ENOUGH = {"bayesian": 16, "vpg+": 40, "tpe": 100, "td3": 100, "sac": 140, "crossq": 140}
 """Evaluations after which an agent is held against random search; 200 where not named."""
 
 
@@ -228,7 +228,7 @@ def judged(**config: bool) -> tuple[VPGPlus, Trial, list[Trial]]:
         critic.observe(lucky.student, attack_key(own), accuracy)
     for accuracy in (0.45, 0.5, 0.48):
         critic.observe(good.student, attack_key(own), accuracy)
-    agent.remember({"critic": critic.to_list(), "tried": [], "task": own.to_dict()})
+    agent.remember({"critic": critic.to_list(), "tried": [], "task": own.to_dict(), "emphasis": 1.0})
     return agent, good, [over, lucky, good]
 
 
