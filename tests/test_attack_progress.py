@@ -281,22 +281,6 @@ def test_writes_no_more_often_than_told(tmp_path: Path, monkeypatch: pytest.Monk
     assert list((tmp_path / "always").iterdir()) == []
 
 
-def test_a_write_that_fails_leaves_the_last_one(
-    interrupted: tuple[AttackProgress, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    progress, path = interrupted
-    content = path.read_bytes()
-
-    def full(*paths: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as context, pytest.raises(OSError, match="No space"):
-        context.setattr(os, "replace", full)
-        run("draws", trained_digits(), progress)
-    assert [*path.parent.iterdir()] == [path] and path.read_bytes() == content
-    assert same(run("draws", trained_digits(), progress), run("draws", trained_digits()))
-
-
 def test_bad_arguments(tmp_path: Path) -> None:
     for seconds in (-1.0, float("nan"), "30"):
         with pytest.raises(ValueError, match="every_seconds"):

@@ -11,7 +11,9 @@ import json
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,10 @@ from rcnas_env.validation import require_number
 
 _NOTE = "note."
 """What the names of a component's own tensors begin with in the file."""
+
+
+class ProgressWarning(UserWarning):
+    """An attack cannot keep how far it has come; it goes on, and would start over after an interruption."""
 
 
 @dataclass
@@ -78,6 +84,8 @@ class AttackProgress:
     A file belongs to one attack of one model on one set of images: any other attack passes it by, and several may
     share the folder one after another or at once. A file that is damaged, or whose model no longer gives the same
     logits to the bit, counts as absent. It is removed when its attack is done.
+    Where a file cannot be written (a full disk, a folder that is read-only) the attack goes on without, with one
+    `ProgressWarning`; what was written before stays.
 
     folder: made when needed.
     every_seconds: the least time between two writes of a file, of some N images' size each; 0 writes every time.
@@ -107,12 +115,13 @@ class ProgressFile:
         self.digest = digest
         self._every_seconds = every_seconds
         self._written = time.monotonic()
+        self._given_up = False
 
     def restore(self, state: AttackState, generator: torch.Generator) -> None:
         """Bring both to where the file says that the attack was; leave them as they are if it does not say."""
-        if not self.path.exists():
-            return
         try:
+            if not self.path.exists():
+                return
             # Opened here: numpy leaves a damaged file that it opened itself to the garbage collector.
             with self.path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 if archive.zip.testzip() is not None:  # a part read short, by a damaged shape, is not checked else
@@ -133,10 +142,10 @@ class ProgressFile:
     def save(self, state: AttackState, generator: torch.Generator) -> None:
         """Write both, unless the last write (or the attack's start) was less than `every_seconds` ago.
 
-        Raises:
-            OSError: the file cannot be written; the one before is whole still.
+        Warns:
+            ProgressWarning: the file cannot be written. The one before is whole still, and none is written any more.
         """
-        if time.monotonic() - self._written < self._every_seconds:
+        if self._given_up or time.monotonic() - self._written < self._every_seconds:
             return
         tensors = {
             "adversarial": state.adversarial,
@@ -152,12 +161,30 @@ class ProgressFile:
             "broken": state.broken,
         }
         arrays: dict[str, Any] = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
-        self._write({"header": np.array(json.dumps(header)), **arrays})
+        try:
+            self._write({"header": np.array(json.dumps(header)), **arrays})
+        except OSError as error:
+            self._give_up(error)
         self._written = time.monotonic()
 
     def remove(self) -> None:
-        """Delete the file, if there is one."""
-        self.path.unlink(missing_ok=True)
+        """Delete the file, if there is one.
+
+        Warns:
+            ProgressWarning: it cannot be deleted.
+        """
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """Say once that the folder does not take what it should."""
+        if not self._given_up:
+            self._given_up = True
+            text = f"attack progress in {self.path.parent} cannot be kept or removed (errno {error.errno}: "
+            text += f"{error.strerror}); the attack goes on without"
+            warnings.warn(text, ProgressWarning, stacklevel=3)
 
     def _require_match(self, header: Any, arrays: Mapping[str, Tensor], state: AttackState) -> None:
         fits = (
@@ -178,5 +205,6 @@ class ProgressFile:
                 np.savez(file, **arrays)
             os.replace(temporary, self.path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            with suppress(OSError):  # the first error says what is wrong
+                Path(temporary).unlink(missing_ok=True)
             raise

@@ -24,7 +24,8 @@ class Evaluation:
     robust: per image, in the split's order: still correct under attack.
     lips: Eq. 1 per image; empty where the attack went through another network.
     zero_perturbations: share of images that the attack left as they were.
-    diverged: the training did not stay finite; all accuracies are then 0.
+    diverged: the training did not stay finite, or failed (provenance "failed" says why: docs/faults.md); all accuracies
+        are then 0.
     training_seconds, attack_seconds: wall time when it was computed; 0 for an engine that trains nothing.
     provenance: engine, versions, device, threads.
     from_store: whether this record was looked up rather than computed; not stored.

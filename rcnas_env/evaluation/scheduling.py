@@ -35,11 +35,12 @@ class Schedule:
         self._trainings, self._to_train = _find_trainings(jobs.values(), store)
         self._elsewhere: list[Job] = []
         self._claims: dict[str, Claim] = {}
+        self._again: list[Work] = []
 
     @property
     def unfinished(self) -> bool:
         """Whether there is work that has not been given out."""
-        return bool(self._to_measure or self._to_train or self._elsewhere)
+        return bool(self._again or self._to_measure or self._to_train or self._elsewhere)
 
     @property
     def waits(self) -> bool:
@@ -48,6 +49,8 @@ class Schedule:
 
     def next(self) -> Work | None:
         """The next piece of work; None if all that is left waits for trainings under way, here or elsewhere."""
+        if self._again:
+            return self._again.pop()
         while True:
             ready = [job for job in self._to_measure.values() if needed_trainings(job).keys() <= self._trainings.keys()]
             if ready:
@@ -74,6 +77,25 @@ class Schedule:
         self._trainings[key] = training
         self._store.save_training(key, *training)
         self._claims.pop(key).release()
+
+    def repeat(self, work: Work) -> None:
+        """Have `next` give out once more, first of all, what it gave out before; a training stays claimed."""
+        self._again.append(work)
+
+    def give_up_training(self, job: Job) -> list[Job]:
+        """Let go of a training that `next` gave out and that cannot be done; return the jobs that are lost by it.
+
+        What only they need is not trained any more.
+        """
+        key = job.training_key
+        self._claims.pop(key).release()
+        lost = [each for each in self._to_measure.values() if key in needed_trainings(each)]
+        for each in lost:
+            del self._to_measure[each.key]
+        needed = {name for each in self._to_measure.values() for name in needed_trainings(each)}
+        self._to_train = [each for each in self._to_train if each.training_key in needed]
+        self._elsewhere = [each for each in self._elsewhere if each.training_key in needed]
+        return lost
 
     def close(self) -> None:
         """Let go of the claims on trainings that were not finished."""

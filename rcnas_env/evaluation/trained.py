@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import closing
 from typing import Any
 
@@ -15,14 +12,16 @@ import torch
 
 from rcnas_env.evaluation import work
 from rcnas_env.evaluation.evaluator import OnDone, register_engine
+from rcnas_env.evaluation.faults import Faults
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.scheduling import Schedule, Work
 from rcnas_env.evaluation.store import Store
+from rcnas_env.evaluation.workers import Workers
 from rcnas_env.validation import require_integer
 
 POLL_SECONDS = 0.5
-"""How often to look whether a training that another process has claimed is there."""
+"""How often to look whether a training that another process has claimed is there, and whether a call is overdue."""
 
 
 def resolve_device(device: str) -> str:
@@ -35,20 +34,39 @@ def resolve_device(device: str) -> str:
 class TrainedEvaluator:
     """Builds, trains, attacks; looks every training and every evaluation up in the store first.
 
+    A job's result is the same for every number of workers: threads are a field of its recipe.
+
+    A job that cannot be done is flagged, and a search of days goes on: its Evaluation is `diverged`, with accuracy 0,
+    and its provenance says why under "failed". It is not saved, so that another run tries it again; this engine does
+    not. Jobs fail whose worker process died `retries` + 1 times, that took longer than `time_limit`, and for whose
+    smallest batches memory does not suffice, or whose training does (docs/faults.md).
+
     Args:
         store: kept trainings and evaluations.
         workers: worker processes, one job each, with as many threads as its recipe says; 0
             works in this process. With workers a script needs the usual `if __name__ == "__main__":` guard.
         device: "auto", "cpu", "cuda", "cuda:1", …
+        retries: how often a training or an attack is given out again whose worker process died, at least 0.
+        time_limit: seconds that one training, or the attack and measurement of one job, may take; its worker is then
+            killed. None for no limit. Needs workers: a call in this process cannot be interrupted safely.
 
-    A job's result is the same for every number of workers: threads are a field of its recipe.
+    Raises:
+        ValueError: a number is out of range, or `time_limit` is given without workers.
     """
 
-    def __init__(self, store: Store, workers: int = 0, device: str = "auto") -> None:
+    def __init__(
+        self,
+        store: Store,
+        workers: int = 0,
+        device: str = "auto",
+        retries: int = 2,
+        time_limit: float | None = None,
+    ) -> None:
         self.store = store
-        self.device = resolve_device(device)
         self.workers = require_integer("workers", workers, 0)
-        self._executor: ProcessPoolExecutor | None = None
+        self._faults = Faults(self.workers, retries, time_limit)
+        self.device = resolve_device(device)
+        self._pool = Workers(self.workers) if self.workers else None
 
     def evaluate(self, jobs: Sequence[Job], on_done: OnDone | None = None) -> list[Evaluation]:
         """The jobs' evaluations, in order; what the store has is not computed again.
@@ -56,32 +74,38 @@ class TrainedEvaluator:
         Every training and every evaluation is in the store as soon as it is done, so that an interrupted
         call loses only what was under way. A training that another process has under way is waited for, after all
         other work.
+
+        Raises:
+            WorkerStartError: worker processes end before they take up work, `retries` + 1 times for one call.
+
+        Warns:
+            FaultWarning: a worker process died, or a job failed.
         """
         wanted = {job.key: job for job in jobs}
         found: dict[str, Evaluation] = {}
+
+        def take(job: Job, evaluation: Evaluation) -> None:
+            found[job.key] = evaluation
+            if on_done:
+                on_done(job, evaluation)
+
         for key, job in wanted.items():
-            stored = self.store.load_evaluation(key)
-            if stored is not None:
-                found[key] = stored
-                if on_done:
-                    on_done(job, stored)
+            known = self.store.load_evaluation(key) or self._known_failure(job)
+            if known is not None:
+                take(job, known)
         missing = {key: job for key, job in wanted.items() if key not in found}
         with closing(self._compute(missing)) as computed:  # closed at once, for others wait for its claims
             for job, evaluation in computed:
-                self.store.save_evaluation(evaluation)
-                found[job.key] = evaluation
-                if on_done:
-                    on_done(job, evaluation)
+                take(job, evaluation)
         return [found[job.key] for job in jobs]
 
     def close(self) -> None:
         """Stop the worker processes."""
-        if self._executor is not None:
-            self._executor.shutdown(cancel_futures=True)
-            self._executor = None
+        if self._pool is not None:
+            self._pool.close()
 
     def _compute(self, jobs: dict[str, Job]) -> Generator[tuple[Job, Evaluation], None, None]:
-        """Evaluate `jobs`, each as soon as the trainings it needs are there; yields them as they finish."""
+        """Evaluate `jobs`, each as soon as the trainings it needs are there; saves and yields them as they finish."""
         schedule = Schedule(jobs, self.store)
         running: dict[Future[Any], Work] = {}
         try:
@@ -92,16 +116,38 @@ class TrainedEvaluator:
                 if not running:  # all that is left is under way elsewhere
                     time.sleep(POLL_SECONDS)
                     continue
-                timeout = POLL_SECONDS if schedule.waits else None
+                timeout = POLL_SECONDS if schedule.waits or self._faults.time_limit is not None else None
                 finished = wait(running, timeout, return_when=FIRST_COMPLETED).done
-                done = [(future, *running.pop(future)) for future in finished]
-                for future, kind, job in sorted(done, key=lambda entry: entry[1], reverse=True):
-                    if kind == "train":  # saved before the caller gets a chance to stop
-                        schedule.finish_training(job, future.result())
-                    else:
-                        yield job, future.result()
+                # all that succeeded is saved before an error, or the caller, gets a chance to stop
+                done = [(call, running.pop(call)) for call in sorted(finished, key=lambda call: bool(call.exception()))]
+                yield from [pair for call, of in done for pair in self._finish(call, of, schedule)]
+                if self._pool is not None:
+                    self._faults.stop_the_overdue(running, self._pool)
         finally:
             schedule.close()
+            if self._pool is not None:
+                for call in running:  # after an interruption: nobody waits for it any more
+                    self._pool.kill(call)
+
+    def _finish(self, call: Future[Any], of: Work, schedule: Schedule) -> list[tuple[Job, Evaluation]]:
+        """Save what a call found; return the evaluations that are there by it, failed ones among them."""
+        kind, job = of
+        if call.exception() is not None:
+            reason = self._faults.reason(call, of, self._pool)
+            if reason is None:
+                schedule.repeat(of)
+                return []
+            lost = schedule.give_up_training(job) if kind == "train" else [job]
+            return [(each, work.failed(each, reason, self.device)) for each in lost]
+        if kind == "train":
+            schedule.finish_training(job, call.result())
+            return []
+        self.store.save_evaluation(call.result())
+        return [(job, call.result())]
+
+    def _known_failure(self, job: Job) -> Evaluation | None:
+        reason = self._faults.known(job)
+        return None if reason is None else work.failed(job, reason, self.device)
 
     def _start(self, work_to_do: Work, schedule: Schedule) -> Future[Any]:
         kind, job = work_to_do
@@ -113,26 +159,14 @@ class TrainedEvaluator:
 
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a call in a worker process, or here and now where there are none."""
-        if self.workers:
-            if self._executor is None:
-                context = multiprocessing.get_context("spawn")  # fork is unsafe once torch has started threads
-                self._executor = ProcessPoolExecutor(self.workers, mp_context=context, initializer=_end_with_the_parent)
-            return self._executor.submit(function, *arguments)
+        if self._pool is not None:
+            return self._pool.submit(function, *arguments)
         done: Future[Any] = Future()
-        done.set_result(function(*arguments))
+        try:
+            done.set_result(function(*arguments))
+        except Exception as error:
+            done.set_exception(error)
         return done
-
-
-def _end_with_the_parent() -> None:
-    """In a worker process: end at once when the process that started it is gone, killed for instance."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 register_engine("trained", TrainedEvaluator)

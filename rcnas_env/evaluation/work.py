@@ -23,13 +23,15 @@ from rcnas_env.networks import build
 from rcnas_env.networks.frozen import freeze
 from rcnas_env.seeding import derive_seed
 from rcnas_env.training.fit import cpu_threads, fit
+from rcnas_env.training.memory import MicroBatch
 
 
 def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
     """Train the job's network from scratch.
 
     Returns:
-        (report, weights): JSON values with losses, seconds, `diverged` and provenance; safetensors bytes.
+        (report, weights): JSON values with losses, seconds, `diverged`, `micro_batch` (`TrainingReport`) and
+        provenance; safetensors bytes.
     """
     generator = torch.Generator().manual_seed(derive_seed(job.seed, "initial weights"))
     model = build(job.network, generator).to(device)
@@ -45,6 +47,7 @@ def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
         "losses": [loss if math.isfinite(loss) else None for loss in report.losses],
         "seconds": report.seconds,
         "diverged": report.diverged,
+        "micro_batch": report.micro_batch,
         "network": job.network.to_dict(),
         "provenance": provenance(device, job.recipe.threads),
     }
@@ -58,23 +61,39 @@ def load_network(job: Job, weights: bytes, device: str = "cpu") -> nn.Module:
     return model.to(device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
 
 
-def attack_images(job: Job, weights: bytes, device: str = "cpu", progress_folder: str | None = None) -> AttackResult:
-    """Attack the job's split through its network, white box; `progress_folder` as in `measure`."""
-    images, labels = _attacked_split(job)
+def attack_images(
+    job: Job,
+    weights: bytes,
+    device: str = "cpu",
+    progress_folder: str | None = None,
+    micro_batch: MicroBatch | None = None,
+) -> AttackResult:
+    """Attack the job's split through its network, white box; `progress_folder` as in `measure`.
+
+    Where memory runs out the attack starts over with fewer images in a forward pass (`micro_batch`): the same batches,
+    random draws and, to rounding, logits.
+    """
+    micro_batch = micro_batch or MicroBatch()
+    images, labels = (tensor.to(device) for tensor in _attacked_split(job))
     model = load_network(job, weights, device)
     attacked = freeze(model) if job.recipe.folded else model
     attack = attack_entry(job.task.attack).make(job.task.radius, job.network.classes)
     seed = derive_seed(job.seed, "attack", job.task.attack)
-    with cpu_threads(job.recipe.threads):
+    progress = None if progress_folder is None else AttackProgress(progress_folder)
+
+    def attempt() -> AttackResult:
         return run_attack(
             attack,
-            attacked,
-            images.to(device),
-            labels.to(device),
+            micro_batch.divide(attacked),
+            images,
+            labels,
             seed=seed,
             batch_size=job.recipe.attack_batch_size,
-            progress=None if progress_folder is None else AttackProgress(progress_folder),
+            progress=progress,
         )
+
+    with cpu_threads(job.recipe.threads):
+        return micro_batch.run(min(job.recipe.attack_batch_size, len(images)), attempt)
 
 
 def measure(
@@ -95,32 +114,31 @@ def measure(
         device: where to attack.
         progress_folder: where an attack that takes long keeps how far it has come, to go on from there after an
             interruption; None to start over.
+
+    Returns:
+        Where memory ran out its provenance holds `training_micro_batch` or `attack_micro_batch`, see `MicroBatch`.
+
+    Raises:
+        NoRoomError: memory does not suffice for one image.
     """
     if report["diverged"]:
         return _diverged(job, report, device)
     start = time.perf_counter()
+    micro_batch = MicroBatch()
     images, labels = (tensor.to(device) for tensor in _attacked_split(job))
     model = load_network(job, weights, device)
     if job.source_job is None:
-        attacked = attack_images(job, weights, device, progress_folder).adversarial
+        attacked = attack_images(job, weights, device, progress_folder, micro_batch).adversarial
     elif through is None:
         raise ValueError("through must be the teacher's training where the attack goes through it, got None")
     else:
-        source = (job.source_job, through[1], device, progress_folder)
+        source = (job.source_job, through[1], device, progress_folder, micro_batch)
         attacked = images if through[0]["diverged"] else attack_images(*source).adversarial
-    with cpu_threads(job.recipe.threads):
-        clean_logits = _logits(model, images, job.recipe.attack_batch_size)
-        attacked_logits = _logits(model, attacked, job.recipe.attack_batch_size)
-        lips = (
-            lipschitz_coefficients(model, images, attacked, job.recipe.attack_batch_size)
-            if job.source_job is None
-            else torch.empty(0)
-        )
+    clean_logits, attacked_logits, lips = _forward_passes(job, model, images, attacked, micro_batch)
     if not all(bool(values.isfinite().all()) for values in (clean_logits, attacked_logits, lips)):
         return _diverged(job, report, device)  # its weights are finite, but too large to compute with
     clean = clean_logits.argmax(1) == labels
     robust = clean & (attacked_logits.argmax(1) == labels)
-    untouched = (attacked == images).flatten(1).all(dim=1)
     network_cost = cost(job.network)
     return Evaluation(
         key=job.key,
@@ -132,12 +150,19 @@ def measure(
         adversarial_loss=F.cross_entropy(attacked_logits, labels).item(),
         robust=tuple(robust.tolist()),
         lips=tuple(lips.tolist()),
-        zero_perturbations=untouched.float().mean().item(),
+        zero_perturbations=(attacked == images).flatten(1).all(dim=1).float().mean().item(),
         diverged=False,
         training_seconds=float(report["seconds"]),
         attack_seconds=time.perf_counter() - start,
-        provenance=provenance(device, job.recipe.threads),
+        provenance={**provenance(device, job.recipe.threads), **_divisions(report, micro_batch)},
     )
+
+
+def failed(job: Job, reason: str, device: str) -> Evaluation:
+    """The record of a job that could not be done: as of a diverged training, with `reason` in its provenance."""
+    # without a look at the device, whose fault it may be
+    origin = {"engine": "trained", "torch": torch.__version__, "device": device, "threads": job.recipe.threads}
+    return _useless(job, 0.0, {**origin, "failed": reason})
 
 
 def provenance(device: str, threads: int) -> dict[str, Any]:
@@ -154,12 +179,39 @@ def _attacked_split(job: Job) -> tuple[Tensor, Tensor]:
     return chosen.images().contiguous(memory_format=torch.channels_last), chosen.labels
 
 
+def _forward_passes(
+    job: Job, model: nn.Module, images: Tensor, attacked: Tensor, micro_batch: MicroBatch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(logits on `images`, logits on `attacked`, Eq. 1 an image, or nothing where another network was attacked)."""
+    batch_size = job.recipe.attack_batch_size
+
+    def attempt() -> tuple[Tensor, Tensor, Tensor]:
+        divided = micro_batch.divide(model)
+        clean_logits, attacked_logits = (_logits(divided, each, batch_size) for each in (images, attacked))
+        if job.source_job is not None:
+            return clean_logits, attacked_logits, torch.empty(0)
+        return clean_logits, attacked_logits, lipschitz_coefficients(divided, images, attacked, batch_size)
+
+    with cpu_threads(job.recipe.threads):
+        return micro_batch.run(min(batch_size, len(images)), attempt)
+
+
 def _logits(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
     with torch.no_grad():
         return torch.cat([model(batch).float() for batch in images.split(batch_size)])
 
 
+def _divisions(report: dict[str, Any], micro_batch: MicroBatch) -> dict[str, int]:
+    """The sizes that batches had to be divided into, for the provenance: nothing where memory sufficed."""
+    sizes = {"training_micro_batch": report.get("micro_batch"), "attack_micro_batch": micro_batch.size}
+    return {name: size for name, size in sizes.items() if size is not None}
+
+
 def _diverged(job: Job, report: dict[str, Any], device: str) -> Evaluation:
+    return _useless(job, float(report["seconds"]), provenance(device, job.recipe.threads))
+
+
+def _useless(job: Job, training_seconds: float, origin: dict[str, Any]) -> Evaluation:
     """Zero accuracy, flagged: the run goes on."""
     count = len(_attacked_split(job)[1])
     network_cost = cost(job.network)
@@ -175,7 +227,7 @@ def _diverged(job: Job, report: dict[str, Any], device: str) -> Evaluation:
         lips=() if job.source_job else (0.0,) * count,
         zero_perturbations=1.0,
         diverged=True,
-        training_seconds=float(report["seconds"]),
+        training_seconds=training_seconds,
         attack_seconds=0.0,
-        provenance=provenance(device, job.recipe.threads),
+        provenance=origin,
     )

@@ -12,6 +12,10 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any
+from weakref import WeakKeyDictionary
+
+ENDING_SECONDS = 5.0
+"""How long to wait for the exit code of a process that is known to be ending."""
 
 
 class Workers:
@@ -27,42 +31,45 @@ class Workers:
     def __init__(self, count: int) -> None:
         self._count = count
         self._workers: list[_Worker] = []
+        self._given: WeakKeyDictionary[Future[Any], tuple[_Worker, float]] = WeakKeyDictionary()
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        """Run a call in an idle worker; where all are busy, after the call of the one that was asked first."""
-        self._workers = [worker for worker in self._workers if worker.close_if_dead()]
+        """Run a call in an idle worker; where all are busy, after the call of one of them."""
+        for worker in [each for each in self._workers if each.dead]:
+            self._workers.remove(worker)
+            worker.close()
         chosen = next((worker for worker in self._workers if worker.idle), None)
-        if chosen is None and len(self._workers) == self._count:
-            chosen = self._workers[0]
-        if chosen is None:
+        if chosen is None and len(self._workers) < self._count:
             chosen = _Worker()
             self._workers.append(chosen)
-        return chosen.submit(function, *arguments)
+        chosen = chosen or self._workers[0]
+        call = chosen.submit(function, *arguments)
+        self._given[call] = chosen, time.monotonic()
+        return call
 
     def seconds(self, call: Future[Any]) -> float:
-        """How long a call has been running, monotonic; 0 for as long as its process is being started."""
-        worker = self._of(call)
-        return 0.0 if worker is None or worker.ready_at is None else time.monotonic() - max(worker.ready_at, worker.given)
+        """How long a call has been running, by a monotonic clock; 0 for as long as its process is starting."""
+        worker, given = self._given[call]
+        return 0.0 if worker.ready_at is None else time.monotonic() - max(worker.ready_at, given)
 
     def fate(self, call: Future[Any]) -> tuple[bool, int | None]:
-        """(whether the process of a broken call ever took up work, the exit code that it ended with, -9 for SIGKILL)."""
-        worker = self._of(call)
-        return (False, None) if worker is None else (worker.ready_at is not None, worker.exit_code())
+        """Of a call whose process died: whether that ever took up work, and its exit code, −9 for SIGKILL."""
+        worker, _ = self._given[call]
+        return worker.ready_at is not None, worker.exit_code()
 
     def kill(self, call: Future[Any]) -> None:
-        """End the process of a call that is running, at once."""
-        worker = self._of(call)
-        if worker is not None and not call.done():
-            worker.kill()
+        """End the process of a call that is running, at once; does nothing to a call that is done."""
+        if not call.done():
+            self._given[call][0].kill()
 
     def close(self) -> None:
         """Stop all processes, after the calls that are running."""
-        for worker in self._workers:
-            worker.close()
+        closing = [threading.Thread(target=worker.close) for worker in self._workers]  # a second each, all at once
+        for thread in closing:
+            thread.start()
+        for thread in closing:
+            thread.join()
         self._workers = []
-
-    def _of(self, call: Future[Any]) -> _Worker | None:
-        return next((worker for worker in self._workers if worker.call is call), None)
 
 
 class _Context(SpawnContext):
@@ -81,47 +88,52 @@ class _Worker:
     def __init__(self) -> None:
         self._context = _Context()
         self._executor = ProcessPoolExecutor(1, mp_context=self._context, initializer=_end_with_the_parent)
-        self.call: Future[Any] | None = None
-        self.given = 0.0
-        self.ready_at: float | None = None
-        self._executor.submit(os.getpid).add_done_callback(self._ready)
+        self._call: Future[Any] | None = None
+        self._killed = False
+        self.ready_at: float | None = None  # monotonic seconds
+        self._executor.submit(_load).add_done_callback(self._note_start)
 
     @property
     def idle(self) -> bool:
-        return self.call is None or self.call.done()
+        return self._call is None or self._call.done()
+
+    @property
+    def dead(self) -> bool:
+        process = self._context.process
+        return self._killed or process is None or process.exitcode is not None
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
-        self.given = time.monotonic()
-        self.call = self._executor.submit(function, *arguments)
-        return self.call
+        try:
+            self._call = self._executor.submit(function, *arguments)
+        except BrokenProcessPool as error:  # it died since it was chosen: as if it had with the call
+            self._call = Future()
+            self._call.set_exception(error)
+        return self._call
 
     def exit_code(self) -> int | None:
-        """Of the process, which is ending; None if it takes its time."""
-        process = self._context.process
-        if process is None:
-            return None
-        process.join(5.0)
-        return process.exitcode
+        """Of the process, which is ending; None if it takes longer than `ENDING_SECONDS`."""
+        process, deadline = self._context.process, time.monotonic() + ENDING_SECONDS
+        # not join: the executor's thread waits for the process too, and for an instant it alone knows the code
+        while process is not None and process.exitcode is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return None if process is None else process.exitcode
 
     def kill(self) -> None:
+        self._killed = True
         if self._context.process is not None:
             self._context.process.kill()
-
-    def close_if_dead(self) -> bool:
-        """Whether the process can take calls; what is left of one that cannot is cleared away."""
-        process = self._context.process
-        broken = self.call is not None and self.call.done() and isinstance(self.call.exception(), BrokenProcessPool)
-        if broken or process is None or process.exitcode is not None:
-            self.close()
-            return False
-        return True
 
     def close(self) -> None:
         self._executor.shutdown(cancel_futures=True)
 
-    def _ready(self, process_id: Future[int]) -> None:
-        if process_id.exception() is None:
+    def _note_start(self, loaded: Future[None]) -> None:
+        if not loaded.cancelled() and loaded.exception() is None:
             self.ready_at = time.monotonic()
+
+
+def _load() -> None:
+    """In a worker process: import what calls need, seconds of work that are no call's own."""
+    import rcnas_env.evaluation.work  # noqa: F401
 
 
 def _end_with_the_parent() -> None:

@@ -86,7 +86,8 @@ class Trainer:
         recipe: batch size, method and all else.
         epsilon: L_inf radius trained against, in image units.
         generator: of the starts of the inner maximisation, on `device`.
-        extra_loss: a scalar that is added to every step's loss, called once a step; None for none.
+        extra_loss: a scalar that is added to every step's loss, called once a step; None for none. Where a step is
+            repeated for want of memory, a copy of it (copy.copy) as it was before the step takes its place.
 
     A step that runs out of memory is repeated in micro-batches, as `rcnas_env.training.memory` says.
     """
@@ -188,8 +189,7 @@ def fit(
 ) -> TrainingReport:
     """Train `model` in place by the recipe's method; leave it in eval mode.
 
-    Same model, data, recipe, seed, device and number of threads: same weights, to the bit. Global random
-    state is not touched.
+    Same arguments, same number of threads: same weights, to the bit. Global random state is not touched.
 
     Args:
         model: images in [0, 1] → logits, on `device`.
@@ -199,30 +199,25 @@ def fit(
         seed: of the batch order, the augmentation and the inner starts.
         device: where to train.
         crop_padding: pixels of the random crops and flips that images are augmented by; None for no augmentation.
-        extra_loss: a scalar that is added to every step's loss (of a pruning's hardware cost, for instance);
-            called once a step, or a copy of it (copy.copy) where a step is repeated for want of memory.
+        extra_loss: a scalar that is added to every step's loss (a pruning's hardware cost), see `Trainer`.
 
     Returns:
         A report; with `diverged` True as soon as an epoch's loss is not finite, the weights then being useless.
 
     Raises:
-        NoRoomError: memory does not suffice for two images at once.
-
-    Warns:
-        MemoryWarning: memory ran out, and steps go on in micro-batches.
+        NoRoomError: memory does not suffice for two images at once; each halving before is a MemoryWarning.
     """
-    start = time.perf_counter()
+    losses, start = list[float](), time.perf_counter()
     keep_freed_memory()
     pixels, labels = data.pixels.to(device), data.labels.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     order = torch.Generator().manual_seed(derive_seed(seed, "order"))
-    noise = torch.Generator(device=device).manual_seed(derive_seed(seed, "inner start"))
-    crops = torch.Generator(device=device).manual_seed(derive_seed(seed, "augmentation"))
+    seeds = derive_seed(seed, "inner start"), derive_seed(seed, "augmentation")
+    noise, crops = (torch.Generator(device=device).manual_seed(each) for each in seeds)
     trainer = Trainer(model, recipe, epsilon, noise, extra_loss)
     last_batch_is_single = len(labels) % recipe.batch_size == 1
     steps_per_epoch = math.ceil(len(labels) / recipe.batch_size) - last_batch_is_single
     schedule = make_schedule(trainer.optimizer, recipe, steps_per_epoch)
-    losses: list[float] = []
     model.train()
     with cpu_threads(recipe.threads):
         for _ in range(recipe.epochs):

@@ -159,7 +159,7 @@ class _InParts(torch.autograd.Function):
         """The images' gradient."""
         (images,) = ctx.saved_tensors
         kind, dtype, enabled = ctx.autocast
-        gradients = []
+        gradients = list[Tensor]()
         # on a GPU this runs in a thread of autograd's, which knows nothing of the caller's autocast
         with torch.enable_grad(), torch.autocast(kind, dtype=dtype, enabled=enabled):
             for part, own in zip(images.split(ctx.size), gradient.split(ctx.size), strict=True):
