@@ -57,7 +57,7 @@ def cost(spec: Network, input_shape: tuple[int, int, int] | None = None) -> Cost
     return _cost(spec, input_shape if input_shape is None else require_input_shape("input_shape", input_shape))
 
 
-@functools.lru_cache(maxsize=4_096)
+@functools.lru_cache(maxsize=32_768)  # more than a table's space has networks
 def _cost(spec: Network, input_shape: tuple[int, int, int] | None) -> Cost:
     if isinstance(spec, CellNetworkSpec):
         from rcnas_env.cell_cost import cell_network_cost  # here, as that module takes Cost from this one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
@@ -191,7 +191,8 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         value, info = self.score(step, evaluation)
         observation = self.observe(self._evaluate(self.next_task()))
         info["next_task"] = self.task.to_dict()
-        info["effort"] = replace(info["effort"], seconds=time.perf_counter() - step.started)
+        effort: Effort = info["effort"]
+        info["effort"] = Effort(effort.from_store, time.perf_counter() - step.started, effort.evaluation_seconds)
         return observation, value, False, False, info
 
     def render(self) -> Any:

@@ -204,7 +204,7 @@ def test_methods_and_engines_list_their_parameters() -> None:
     rows = {row["name"]: row for section in ("training methods", "engines") for row in SECTIONS[section]}
     assert rows["sat"]["inner target"] == "label" and rows["sat"]["logits"] == ["perturbed"]
     assert rows["clean"]["inner target"] is rows["clean"]["start"] is None
-    assert rows["trained"]["options"] == {"workers": 0, "device": "auto"}
+    assert rows["trained"]["options"] == {"workers": 0, "device": "auto", "retries": 2, "time_limit": None}
     assert None not in [row["options"] for row in SECTIONS["engines"]]
     hydra, harp = SECTIONS["pruning methods"]
     assert hydra["epochs"] == {"pretrain": 100, "prune": 20, "finetune": 100}

@@ -29,7 +29,7 @@ from rcnas_env.tabular.table import (
     residual_index,
 )
 
-FLOORS = {"r2": 0.6, "tau": 0.5}
+FLOORS = {"r2": 0.72, "tau": 0.62}
 """What held-out predictions of a shipped table are worth at least, under every attack."""
 
 MOST_BYTES = 2_000_000
