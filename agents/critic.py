@@ -78,6 +78,7 @@ class _Solved:
 
     @property
     def mean(self) -> float:
+        """Of all y: the prior mean."""
         return float(self.y.mean())
 
 
