@@ -1,0 +1,186 @@
+"""What the paper claims, as comparisons of rows of its tables: none of its figures enters, only where they stand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from experiments.reported_tables import load_reported
+from experiments.result_markdown import PERCENT
+from experiments.result_table import ResultTable
+
+ACCURACIES, COSTS, HOURS = (PERCENT,), ("M", "G"), ("h",)
+"""Units of the columns that a claim is about: accuracies in percent; parameters and MACs; times."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`role` is to be better than `rival` in column `key` of a table: higher if an accuracy, else lower.
+
+    unit: of that column in the paper: "%" for an accuracy, else a cost.
+    share: of the rival's figure below which a cost must be; 1 for accuracies.
+    """
+
+    table: str
+    role: str
+    rival: str
+    key: str
+    unit: str
+    share: float = 1.0
+
+    @property
+    def trainings(self) -> tuple[str, str]:
+        """Budget group and data set ("" for a cost): comparisons that share both may be of the same networks."""
+        return self.role.rpartition("/")[0], self.key.partition("/")[0] if "/" in self.key else ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper: in all `tables` and budget groups, `rows` are better than `rivals` in columns of `units`.
+
+    id: short name.
+    section: where the paper makes it.
+    statement: in our words.
+    rows, rivals: ends of roles, "rc-nas" for "5G/rc-nas" …; a rival is looked up in the row's budget group, then as it
+        is. A claim without any is about curves, not tables (`experiments.paper_claims`).
+    share: of the rival's cost below which the row's must be.
+    """
+
+    id: str
+    section: str
+    statement: str
+    tables: tuple[str, ...] = ()
+    rows: tuple[str, ...] = ("rc-nas",)
+    rivals: tuple[str, ...] = ()
+    units: tuple[str, ...] = ACCURACIES
+    share: float = 1.0
+
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Every comparison that the paper's tables hold for the claim."""
+        return tuple(each for name in self.tables for each in self._within(load_reported(name)))
+
+    def _within(self, table: ResultTable) -> Iterator[Comparison]:
+        for row in table.rows:
+            if row.role.rpartition("/")[2] not in self.rows:
+                continue
+            for rival in self.rivals:
+                role = f"{row.group}/{rival}" if table.row(f"{row.group}/{rival}") else rival
+                for column in table.columns if table.row(role) else ():
+                    if column.unit in self.units:
+                        yield Comparison(table.name, row.role, role, column.key, column.unit, self.share)
+
+
+CURVES = "converges-earlier"
+"""Id of the claim about Figure 3."""
+
+SMALL_PART = 0.25
+"""Of meta-training's time: the paper's own times are from 7 % to 21 % of its 45 hours."""
+
+CLAIMS = (
+    Claim(
+        "above-robustresnet",
+        "4.1",
+        "At equal budget RC-NAS is more accurate than RobustResNet, clean and under each attack.",
+        ("table1", "table5"),
+        rivals=("robustresnet",),
+    ),
+    Claim(
+        "above-teacher",
+        "4.1",
+        "RC-NAS is more accurate than the teacher that it compresses, clean and under each attack.",
+        ("table1", "table5"),
+        rivals=("teacher",),
+    ),
+    Claim(
+        "above-cell-networks",
+        "4.1",
+        "At equal budget RC-NAS is more accurate than searched cell networks (RobNet, AdvRush, RACL).",
+        ("table1", "table5"),
+        rivals=("robnet-large-v2", "advrush", "racl"),
+    ),
+    Claim(
+        "above-wrn-34-r",
+        "4.1",
+        "RC-NAS is more accurate than WRN-34-R.",
+        ("table1",),
+        rivals=("wrn-34-r",),
+    ),
+    Claim(
+        "smaller-than-teacher",
+        "4.1",
+        "RC-NAS's student has fewer parameters and fewer MACs than its teacher.",
+        ("table1", "table5"),
+        rivals=("teacher",),
+        units=COSTS,
+    ),
+    Claim(
+        "smaller-than-rivals",
+        "4.1",
+        "RC-NAS's student has fewer parameters and fewer MACs than every rival of its budget.",
+        ("table1", "table5"),
+        rivals=("robnet-large-v2", "wrn-34-r", "advrush", "racl", "robustresnet"),
+        units=COSTS,
+    ),
+    Claim(
+        "above-at-every-radius",
+        "4.1, remark",
+        "RC-NAS is more accurate than RobustResNet under PGD at every radius from 4/255 to 16/255.",
+        ("table2",),
+        rivals=("robustresnet",),
+    ),
+    Claim(
+        "above-under-newer-attacks",
+        "4.2",
+        "RC-NAS is more accurate than RobustResNet under boundary, neuron-based and adaptive attacks.",
+        ("table3",),
+        rivals=("robustresnet",),
+    ),
+    Claim(
+        "fine-tuning-is-cheap",
+        "4.3",
+        f"Fine-tuning to a task takes a small part (here: under {SMALL_PART:.0%}) of meta-training's time.",
+        ("table4",),
+        rows=("5G", "10G", "20G", "40G"),
+        rivals=("meta-training",),
+        units=HOURS,
+        share=SMALL_PART,
+    ),
+    Claim(
+        "above-adversarial-training",
+        "4.4.1, F.2",
+        "RC-NAS's student is more accurate than the teacher trained by TRADES, SAT or MART.",
+        ("table6", "table9"),
+        rivals=("trades", "sat", "mart"),
+    ),
+    Claim(
+        "above-pruning",
+        "4.4.1, F.2",
+        "RC-NAS's student is more accurate than the teacher pruned by HYDRA or HARP.",
+        ("table6", "table9"),
+        rivals=("hydra", "harp"),
+    ),
+    Claim(
+        "meta-training-helps",
+        "4.4.2, F.2",
+        "RC-NAS's student is more accurate than that of R-NAS, the same agent without meta-training.",
+        ("table6", "table9"),
+        rivals=("r-nas",),
+    ),
+    Claim(
+        CURVES,
+        "4.4.2, Figure 3",
+        "On the target task, the meta-trained agent needs fewer evaluations than R-NAS to get as far.",
+    ),
+    *(
+        Claim(
+            f"{component.lower()}-helps",
+            "4.4.3, F.3",
+            f"Without {component} the student is less accurate.",
+            ("table7", "table10"),
+            rows=("full",),
+            rivals=(f"no-{component.lower()}",),
+        )
+        for component in ("LIPS", "Cost", "annealing")
+    ),
+)
+"""All that are judged, in the order of the sections."""
