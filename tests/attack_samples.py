@@ -31,11 +31,11 @@ every_attack = pytest.mark.parametrize("name", known_attacks())
 
 
 SHORTER = {
-    "autoattack": lambda eps, classes: autoattack_components(eps, classes, iterations=5, square_queries=50),
-    "auto-lite": lambda eps, classes: autoattack_components(eps, classes, iterations=5)[:2],
-    "a3": lambda eps, classes: adaptive_auto_attack(eps, classes, rounds=[Round(r.share, 3) for r in ROUNDS]),
-    "hop-skip-jump": functools.partial(hop_skip_jump, queries=150),
-    "boundary-substitute": functools.partial(substitute_guided_boundary, queries=60),
+    "autoattack": lambda eps, classes: autoattack_components(eps, classes, iterations=4, square_queries=30),
+    "auto-lite": lambda eps, classes: autoattack_components(eps, classes, iterations=4)[:2],
+    "a3": lambda eps, classes: adaptive_auto_attack(eps, classes, rounds=[Round(r.share, 2) for r in ROUNDS[::3]]),
+    "hop-skip-jump": functools.partial(hop_skip_jump, queries=100),
+    "boundary-substitute": functools.partial(substitute_guided_boundary, queries=30),
     "discovered-reduced": functools.partial(discovered_reduced, attacks=1, trials=3, samples=12, gradients=10),
 }
 """The components of long attacks with few steps of each."""

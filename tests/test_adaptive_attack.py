@@ -26,7 +26,7 @@ from rcnas_env.attacks.adaptive_schedule import (
 from tests.attack_samples import linear_model, same, sample
 from tests.trained_digits import EPS, trained_digits
 
-SHORT = tuple(Round(each.share, 3) for each in ROUNDS)
+SHORT = tuple(Round(each.share, 2) for each in ROUNDS)
 """Every round, once and with few iterations."""
 
 

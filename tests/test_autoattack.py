@@ -17,6 +17,8 @@ pyautoattack = pytest.importorskip("pyautoattack", reason="the reference, a deve
 torch.set_num_threads(1)
 
 SEED = 11
+APGD, FAB, SQUARE = 30, 10, 300
+"""Iterations and queries of the tests that are not slow: three of APGD's checkpoints, and Square's squares shrink."""
 
 
 def sample(count: int) -> tuple[Tensor, Tensor]:
@@ -40,15 +42,21 @@ def check_agreement(result: AttackResult, expected: Tensor, model: nn.Module, la
 
 
 def shortened(eps: float, classes: int = 10) -> Attack:
-    """AutoAttack with 20 of FAB-T's 100 iterations and 500 of Square's 5,000 queries; APGD and APGD-T in full."""
-    full, short = (autoattack_components(eps, classes, iterations=i, square_queries=500) for i in (100, 20))
-    return replace(attack_entry("autoattack").make(eps, classes), components=(*full[:2], short[2], full[3]))
+    """AutoAttack with 30 of APGD's and APGD-T's 100 iterations, 10 of FAB-T's, 300 of Square's 5,000 queries."""
+    apgd, fab = (autoattack_components(eps, classes, iterations=i, square_queries=SQUARE) for i in (APGD, FAB))
+    return replace(attack_entry("autoattack").make(eps, classes), components=(*apgd[:2], fab[2], apgd[3]))
+
+
+def shorten(attack: Any) -> None:
+    """Give the reference as many iterations and queries as `shortened` has."""
+    attack.apgd.n_iter = attack.apgd_targeted.n_iter = APGD
+    attack.fab.n_iter, attack.square.n_queries = FAB, SQUARE
 
 
 def test_agrees_with_the_reference() -> None:
-    (images, labels), model = sample(80), trained_digits()
+    (images, labels), model = sample(60), trained_digits()
     attack = reference(model, 0.15, version="standard")
-    attack.fab.n_iter, attack.square.n_queries = 20, 500
+    shorten(attack)
     expected = run_reference(attack, images, labels, batch_size=64)
     result = run_attack(shortened(0.15), model, images, labels, seed=SEED, batch_size=64)
     check_agreement(result, expected, model, labels)
@@ -76,7 +84,8 @@ def check_component(name: str, model: nn.Module, images: Tensor, labels: Tensor,
     # Alone, so that those which rarely break what is left are put to the test too.
     attack = reference(model, eps, version="custom", attacks=[name])
     classes = model(images[:1]).shape[1]
-    attack.apgd.n_restarts, attack.fab.n_iter, attack.square.n_queries = 1, 20, 500
+    shorten(attack)
+    attack.apgd.n_restarts = 1
     attack.apgd_targeted.n_target_classes = attack.fab.n_target_classes = min(9, classes - 1)
     expected = run_reference(attack, images, labels, batch_size=64)
     component = next(c for c in shortened(eps, classes).components if c.name == name)
@@ -98,13 +107,17 @@ def test_each_component_agrees_on_colour_and_random_weights(name: str) -> None:
     check_component(name, model, images, model(images).argmax(1), 0.03)
 
 
-def test_auto_lite_is_the_reference_without_fab_and_square() -> None:
+@pytest.mark.parametrize("full", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_auto_lite_is_the_reference_without_fab_and_square(full: bool) -> None:
     (images, labels), model = sample(32), trained_digits()
     attack = reference(model, EPS, version="custom", attacks=["apgd-ce", "apgd-t"])
-    attack.apgd.n_restarts = 1
-    expected = run_reference(attack, images, labels, batch_size=64)
     lite = attack_entry("auto-lite").make(EPS, 10)
     assert [component.name for component in lite.components] == ["apgd-ce", "apgd-t"]
+    if not full:
+        shorten(attack)
+        lite = replace(lite, components=shortened(EPS).components[:2])
+    attack.apgd.n_restarts = 1
+    expected = run_reference(attack, images, labels, batch_size=64)
     check_agreement(run_attack(lite, model, images, labels, seed=SEED, batch_size=64), expected, model, labels)
 
 
@@ -172,7 +185,8 @@ def test_spends_the_forward_passes_of_the_reference_less_those_known(name: str) 
     (images, labels), eps = sample(3), 1e-4
     model = Counting(trained_digits()).eval()
     attack = reference(model, eps, version="standard")
-    attack.fab.n_iter, attack.fab.targeted, attack.square.n_queries = 20, True, 500
+    shorten(attack)
+    attack.fab.targeted = True
     theirs = {"apgd-ce": attack.apgd, "apgd-t": attack.apgd_targeted, "fab-t": attack.fab, "square": attack.square}
     component = next(c for c in shortened(eps).components if c.name == name)
     counts = []
@@ -181,9 +195,9 @@ def test_spends_the_forward_passes_of_the_reference_less_those_known(name: str) 
         with attack_guard(model, 0, "cpu"):
             perturb(images, labels)
         counts.append(model.images)
-    assert counts[0] > 3 * 100
+    assert counts[0] > 3 * APGD
     if name == "square":  # moves whose answer is known are not asked again
-        assert 3 * 50 < counts[1] < counts[0] / 2
+        assert 3 * 30 < counts[1] < counts[0] / 2
     else:
         assert counts[0] - counts[1] == 3 * SAVED[name]
 

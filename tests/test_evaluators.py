@@ -182,9 +182,10 @@ def test_budgets_share_an_evaluation(store: CountingStore) -> None:
     assert found[0] == found[1] == found[2]
 
 
-def test_result_is_the_same_in_this_process_and_in_workers(recorded: Recorded) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])  # each imports torch and the digits
+def test_result_is_the_same_in_this_process_and_in_workers(workers: int, recorded: Recorded) -> None:
     fresh = CountingStore()
-    engine = TrainedEvaluator(fresh, workers=2, device="cpu")
+    engine = TrainedEvaluator(fresh, workers=workers, device="cpu")
     try:
         found = engine.evaluate([STUDENT, TEACHER, TRANSFER])
     finally:

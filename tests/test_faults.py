@@ -103,12 +103,15 @@ def engine(store: MemoryStore | FolderStore, **options: Any) -> Iterator[Trained
 # --- worker processes -------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_worker_costs_time_alone(deaths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])  # each imports torch and the digits
+def test_a_killed_worker_costs_time_alone(
+    workers: int, deaths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected = TrainedEvaluator(MemoryStore(), device="cpu").evaluate([STUDENT, TEACHER])
     store = FolderStore(tmp_path / "store")
     monkeypatch.setattr(work, "train", dies_once_in_mid_training)
     message = r"is done again: its worker process was ended by signal 9 \(SIGKILL\), 1 of 3 times"
-    with engine(store, workers=2) as evaluator, pytest.warns(FaultWarning, match=message) as warned:
+    with engine(store, workers=workers) as evaluator, pytest.warns(FaultWarning, match=message) as warned:
         found = evaluator.evaluate([STUDENT, TEACHER])
     assert len(warned) == len(list(deaths.iterdir())) == 1
     assert list(map(timeless, found)) == list(map(timeless, expected))

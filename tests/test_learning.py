@@ -22,6 +22,8 @@ from tests.landscape import N_EVAL, encoder, environments, task, teacher
 
 EVALUATIONS, NUM_ENVS = 1_200, 16
 LEARNER = VPGConfig(learning_rate=0.003, baseline="running", initial_std=0.5)
+SEEDS = [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+"""Every one of them must do: one in every run of the tests, the others in the slow ones."""
 
 META_ATTACKS = ("clean", "fgsm", "pgd-20", "autoattack")
 META_TEACHERS = (teacher(6, 160), teacher(10, 96))
@@ -38,7 +40,7 @@ def test_the_optimum_is_within_the_budget_and_not_among_the_first_guesses() -> N
     assert agent.step(environments(64)).mean_reward < 0.25 * PEAK_REWARD
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_vanilla_policy_gradient_comes_near_the_optimum_and_random_search_does_not(seed: int) -> None:
     """As shares of the optimum: VPG's mean of the last five iterations 0.75 to 0.88, its best student 0.92 to 1
     (eleven seeds); random search's mean 0.07, its best of as many students 0.46 to 0.72 (five seeds).
@@ -72,7 +74,7 @@ def fine_tuned(agent: VPG) -> list[float]:
     return [trial.reward for trial in agent.search(environments(4), FEW)]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("seed", SEEDS)
 def test_meta_training_pays_on_a_task_it_never_saw(seed: int) -> None:
     """Over six seeds, of the 20 students: mean reward 0.36 to 0.61 against −0.10 to 0.12 from scratch, best 0.55 to
     0.76 against 0.20 to 0.39 (random search's: 0.11 to 0.25).

@@ -180,7 +180,7 @@ def test_a_writer_killed_at_any_instant_leaves_whole_entries(
 ) -> None:
     instants, store, read = random.Random(0), FolderStore(tmp_path), 0
     command = [sys.executable, "-c", WRITER, str(tmp_path), json.dumps(recorded[1][STUDENT].to_dict())]
-    for _ in range(20):
+    for _ in range(8):
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as writer:
             assert writer.stdout is not None and writer.stdout.readline() == "started\n"
             time.sleep(instants.uniform(0.0, 0.01))
@@ -193,7 +193,7 @@ def test_a_writer_killed_at_any_instant_leaves_whole_entries(
         assert len(whole) >= len(entries) - 1  # but for the one that was being written over
         assert all(isinstance(each.record, dict) and each.weights[-1] == each.record["seconds"] % 256 for each in whole)
         read += len(whole)
-    assert read >= 40
+    assert read >= 16
     assert not (tmp_path / "set-aside").exists()
 
 
