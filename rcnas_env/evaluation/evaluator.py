@@ -39,7 +39,7 @@ def register_engine(name: str, factory: EngineFactory) -> None:
 
 
 def make_engine(engine: str | Evaluator, store: Store, **options: Any) -> Evaluator:
-    """An engine by its name ("trained", "analytic", "tabular"), or the given one as it is.
+    """An engine by its name ("trained", "ray", "analytic", "tabular"), or the given one as it is.
 
     Raises:
         UnknownNameError: no such engine; the message lists the known ones.
@@ -50,6 +50,7 @@ def make_engine(engine: str | Evaluator, store: Store, **options: Any) -> Evalua
             raise ValueError(f"engine must be a name, or an Evaluator without engine_options, got {engine!r}")
         return engine
     import rcnas_env.evaluation.analytic
+    import rcnas_env.evaluation.ray_engine
     import rcnas_env.evaluation.tabular
     import rcnas_env.evaluation.trained  # noqa: F401  (each registers itself)
 

@@ -1,0 +1,62 @@
+"""Trainings with faults for the Ray engine, in a module that its workers can import as the tests do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rcnas_env.architecture import NetworkSpec
+from rcnas_env.evaluation import work
+from rcnas_env.evaluation.job import Job
+from rcnas_env.training.fit import Trainer
+
+Trained = tuple[dict[str, Any], bytes]
+TRAIN = work.train
+"""As it is before a test puts one of those below in its place."""
+
+
+def dies_once_in_mid_training(deaths: Path, network: NetworkSpec, job: Job, device: str) -> Trained:
+    """Train; the first process that trains `network` is killed at the fifth of thirteen steps, and leaves a file."""
+    step, steps = Trainer.step, list[int]()
+
+    def counted(trainer: Trainer, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        steps.append(len(images))
+        if job.network == network and len(steps) == 5 and not list(deaths.iterdir()):
+            (deaths / str(os.getpid())).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return step(trainer, images, labels)
+
+    Trainer.step = counted  # type: ignore[method-assign]
+    try:
+        return TRAIN(job, device)
+    finally:
+        Trainer.step = step  # type: ignore[method-assign]
+
+
+def always_dies(deaths: Path, network: NetworkSpec, job: Job, device: str) -> Trained:
+    """Train; a process that trains `network` ends, and leaves a file."""
+    if job.network == network:
+        (deaths / str(os.getpid())).touch()
+        os._exit(3)
+    return TRAIN(job, device)
+
+
+def stalls(started: Path, network: NetworkSpec, job: Job, device: str) -> Trained:
+    """Train; of `network` an hour too late, leaving a file named after the process."""
+    if job.network == network:
+        (started / str(os.getpid())).touch()
+        time.sleep(3600)
+    return TRAIN(job, device)
+
+
+def notes_its_time(notes: Path, job: Job, device: str) -> Trained:
+    """Train, and leave a file with the begin and the end on the machine's monotonic clock."""
+    begin = time.monotonic()
+    trained = TRAIN(job, device)
+    (notes / job.training_key).write_text(f"{begin} {time.monotonic()}")
+    return trained
