@@ -6,9 +6,16 @@ Importing this package registers the environments with gymnasium and imports no 
     import rcnas_env
 
     env = gym.make("RCNAS-v0")
+
+A delivered student (docs/delivery.md) is loaded by `rcnas_env.load_student(path)`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 import gymnasium as gym
+
+if TYPE_CHECKING:
+    from rcnas_env.delivery import load_student as load_student
 
 __version__ = "0.1.0"
 
@@ -27,3 +34,12 @@ gym.register(
     vector_entry_point="rcnas_env.tabular.vector_env:TabularVectorEnv",
     max_episode_steps=META_EPISODE_STEPS,
 )
+
+
+def __getattr__(name: str) -> Any:
+    """`load_student`, imported when it is first asked for (PEP 562): it needs torch, and this package must not."""
+    if name == "load_student":
+        from rcnas_env.delivery import load_student
+
+        return load_student
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
