@@ -1,0 +1,11 @@
+"""What `experiments.reproduce` is made of.
+
+scale.py      how large: data sets, teachers, recipes, seeds of laptop, gpu and paper
+networks.py   the fixed networks: teachers and rivals of a budget group
+contents.py   which rows and columns each table of the paper has
+searches.py   meta-training and fine-tuning, kept in the run folder
+finals.py     final trainings, pruning included, and their attacks
+building.py   searches + finals → a table
+drawing.py    searches → the paper's figures
+estimate.py   what a run would train, how long, and what the store has of it
+"""

@@ -1,0 +1,175 @@
+"""From searches and final figures to the paper's tables."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+from experiments.arena_meta import Charge
+from experiments.reproduction.contents import TABLES, ColumnSpec, Entry, TableSpec, groups_of, places_of
+from experiments.reproduction.finals import KEEP, Final, Measured
+from experiments.reproduction.scale import Scale
+from experiments.reproduction.searches import Found, SearchKey
+from experiments.result_table import Cell, Column, ResultTable, Row
+
+THROUGH_TEACHER = ("table1", "table5")
+"""Tables that are measured once more with attacks computed on the teacher (the letter of Algorithm 2)."""
+THROUGH_ATTACKS = ("pgd-20", "cw-40")
+"""That table's columns: a clean image is no attack, and AutoAttack stops an image at the teacher's first mistake."""
+
+
+def finals_of(scale: Scale, name: str, missing: Sequence[str] = (), attack_source: str = "student") -> Iterator[Final]:
+    """Every cell of a table by every seed; rivals that a group does not have among them."""
+    spec = TABLES[name]
+    for place in places_of(scale, spec.places, missing):
+        for group in groups_of(scale, name, spec.groups):
+            for entry in spec.entries:
+                for column in columns_of(spec, attack_source):
+                    for seed in range(scale.seeds):
+                        yield Final(entry, place, group, column, seed, attack_source)
+
+
+def columns_of(spec: TableSpec, attack_source: str) -> tuple[ColumnSpec, ...]:
+    """The table's columns under an attack source."""
+    if attack_source == "student":
+        return spec.columns
+    return tuple(column for column in spec.columns if column.attack in THROUGH_ATTACKS)
+
+
+def build_table(
+    scale: Scale,
+    name: str,
+    measured: Mapping[Final, Measured],
+    labels: Mapping[tuple[str, str, str], str],
+    missing: Sequence[str] = (),
+    attack_source: str = "student",
+) -> ResultTable:
+    """The table called `name` out of its measured cells.
+
+    Args:
+        measured: figures of the finals; those that are not there are left out.
+        labels: (place, group, role of the network) → name of a fixed network.
+    """
+    spec = TABLES[name]
+    places, groups = places_of(scale, spec.places, missing), groups_of(scale, name, spec.groups)
+    columns = [Column("params", "#P", "", "M"), Column("macs", "#F", "", "M MACs")] if spec.sizes else []
+    for place in places:
+        heading = scale.datasets[place]
+        for column in columns_of(spec, attack_source):
+            columns.append(Column(f"{place}/{column.key}", _heading(scale, column), heading))
+    rows = []
+    for group in groups:
+        for entry in spec.entries:
+            cells = _cells(scale, spec, entry, group, places, measured, attack_source)
+            if cells:
+                note = _over_budget(scale, entry, group, places, measured)
+                rows.append(Row(spec.role(group, entry), _labels(scale, entry, group, places, labels), cells, note))
+    left_out = [f"{place} ({scale.datasets[place]})" for place in spec.places if scale.datasets.get(place) in missing]
+    note = f"; left out: {', '.join(left_out)}" if left_out else ""
+    caption = f"{spec.caption}, scale {scale.name}{note}"
+    title = name if attack_source == "student" else f"{name}-through-teacher"
+    return ResultTable(title, caption, spec.label_headings, tuple(columns), tuple(rows), attack_source)
+
+
+def _heading(scale: Scale, column: ColumnSpec) -> str:
+    """The column's heading, with the attack that stands for it where that is another."""
+    attack = scale.final_attack(column.attack)
+    return column.heading if attack == column.attack else f"{column.heading} (by {attack})"
+
+
+def _cells(
+    scale: Scale,
+    spec: TableSpec,
+    entry: Entry,
+    group: str,
+    places: Sequence[str],
+    measured: Mapping[Final, Measured],
+    attack_source: str,
+) -> dict[str, Cell]:
+    cells: dict[str, Cell] = {}
+    sizes: list[Measured] = []
+    for place in places:
+        for column in columns_of(spec, attack_source):
+            finals = (Final(entry, place, group, column, seed, attack_source) for seed in range(scale.seeds))
+            there = [measured[final] for final in finals if final in measured]
+            if there:
+                cells[f"{place}/{column.key}"] = accuracy_cell(there)
+                sizes += there
+    if spec.sizes and sizes:  # of a searched row the mean over its tasks' students
+        cells["params"] = Cell(statistics.mean(each.params for each in sizes) / 1e6)
+        cells["macs"] = Cell(statistics.mean(each.macs for each in sizes) / 1e6)
+    return cells
+
+
+def _over_budget(
+    scale: Scale, entry: Entry, group: str, places: Sequence[str], measured: Mapping[Final, Measured]
+) -> str:
+    """Says of a searched row for which attacks no student within the budget was found."""
+    if entry.source != "search":
+        return ""
+    budget = scale.task(places[0], group, "clean").budget
+    over = {
+        final.column.heading
+        for final, each in measured.items()
+        if final.entry == entry and final.group == group and final.place in places and each.macs > budget
+    }
+    return f"over the budget, as all students tried: {', '.join(sorted(over))}" if over else ""
+
+
+def accuracy_cell(measured: Sequence[Measured]) -> Cell:
+    """Mean in %, sample standard deviation over seeds (none for one seed), seeds, test images."""
+    accuracies = [100 * each.accuracy for each in measured]
+    deviation = statistics.stdev(accuracies) if len(accuracies) > 1 else None
+    return Cell(statistics.mean(accuracies), deviation, len(accuracies), measured[0].images)
+
+
+def _labels(
+    scale: Scale, entry: Entry, group: str, places: Sequence[str], labels: Mapping[tuple[str, str, str], str]
+) -> tuple[str, ...]:
+    budget = f"{group}: {scale.task(places[0], group, 'clean').budget / 1e6:,.2f} M MACs"
+    if entry.label is not None:
+        return entry.label, budget
+    return labels[places[0], group, entry.network], budget
+
+
+def network_labels(scale: Scale) -> dict[tuple[str, str, str], str]:
+    """(place, group, role) → name of every fixed network."""
+    found = {}
+    for place in scale.datasets:
+        for group, entry in scale.groups.items():
+            found[place, group, "teacher"] = f"{entry.teacher} (teacher)"
+            for role, name in entry.rivals.items():
+                found[place, group, role] = "RobustResNet rule" if name == "rule" else name
+    return found
+
+
+def time_table(
+    scale: Scale, found: Mapping[SearchKey, Found], meta: Charge | None, missing: Sequence[str] = ()
+) -> ResultTable:
+    """Table 4: hours of one worker that fine-tuning took, mean and deviation over the searched attacks.
+
+    Evaluations count with the seconds they took when they were computed, whether or not the store had them: what
+    fine-tuning costs on a machine that has never seen the task. The last row is meta-training's.
+    """
+    rows = []
+    for place in places_of(scale, ("cifar10", "cifar100", "tiny-imagenet"), missing):
+        for group in groups_of(scale, "table4", tuple(scale.groups)):
+            hours = [
+                each.charge.seconds / 3600
+                for key, each in found.items()
+                if (key.variant, key.place, key.group, key.seed) == ("rc-nas", place, group, 0)
+            ]
+            if hours:
+                deviation = statistics.stdev(hours) if len(hours) > 1 else None
+                cell = Cell(statistics.mean(hours), deviation, len(hours))
+                labels = (scale.datasets[place], scale.groups[group].teacher, group)
+                rows.append(Row(f"{place}/{group}", labels, {"hours": cell}))
+    if meta is not None:
+        rows.append(Row("meta-training", ("all", "all", "all"), {"hours": Cell(meta.seconds / 3600)}))
+    caption = f"Fine-tuning time, hours of one worker, scale {scale.name}"
+    return ResultTable(
+        "table4", caption, ("Data", "Teacher", "Budget"), (Column("hours", "Hours", "", "h"),), tuple(rows)
+    )
+
+
+PRUNING_NOTE = f"Hydra and HARP keep {KEEP:.0%} of the teacher's weights."

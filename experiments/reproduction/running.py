@@ -1,0 +1,113 @@
+"""Carrying a plan out: meta-trainings and searches side by side in processes, then all final trainings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
+from typing import Any
+
+from experiments.arena_runs import start_worker
+from experiments.progress import progress_bar
+from experiments.reproduction.contents import ColumnSpec
+from experiments.reproduction.finals import Final, Measured, final_job, prune_teacher
+from experiments.reproduction.plan import Plan
+from experiments.reproduction.searches import (
+    HIDDEN,
+    Found,
+    SearchKey,
+    SearchSettings,
+    encoder_of,
+    meta_train,
+    search,
+)
+from rcnas_env.evaluation.evaluator import make_engine
+from rcnas_env.evaluation.job import Job
+from rcnas_env.evaluation.store import open_store
+
+Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
+"""`each(function, items)`: what the function makes of each item, in the items' order."""
+
+
+@contextmanager
+def mapper(workers: int) -> Iterator[Each]:
+    """One that works in this process (0 workers), or in others of one thread each, that end with it."""
+    if workers == 0:
+        yield map
+        return
+    # spawn: fork is unsafe once torch has started threads
+    with get_context("spawn").Pool(workers, initializer=start_worker) as pool:
+        yield pool.imap
+
+
+def run_searches(settings: SearchSettings, plan: Plan, each: Each) -> dict[SearchKey, Found]:
+    """Encoders, meta-trainings and searches of the plan; what the run folder has is read."""
+    variants = list(dict.fromkeys((*plan.meta, *(key.variant for key in plan.searches))))
+    hidden = {HIDDEN.get(variant, ()): variant for variant in reversed(variants)}  # one variant for each encoder
+    found: dict[SearchKey, Found] = {}
+    stages: tuple[tuple[str, Callable[[Any], Any], Sequence[Any]], ...] = (
+        ("state encoders", partial(_encoder, settings, plan.missing), list(hidden.values())),
+        ("meta-trainings", partial(_meta_train, settings, plan.missing), plan.meta),
+        ("searches", partial(_search, settings, plan.missing), plan.searches),
+    )
+    for title, function, items in stages:
+        if not items:
+            continue
+        with progress_bar(title, len(items)) as bar:
+            for result in each(function, items):
+                bar.advance()
+                if isinstance(result, Found):
+                    found[result.key] = result
+    return found
+
+
+def run_finals(
+    settings: SearchSettings, plan: Plan, found: dict[SearchKey, Found], workers: int
+) -> dict[Final, Measured]:
+    """Train what is not in the store yet, attack it; one evaluation for cells that share a job."""
+    jobs = {final: job for final in plan.finals if (job := final_job(settings.scale, final, found)) is not None}
+    distinct: list[Job] = list({job.key: job for job in jobs.values()}.values())
+    evaluator = make_engine("trained", open_store(settings.store), workers=workers, device=settings.device)
+    try:
+        with progress_bar("final figures", len(distinct)) as bar:
+            results = evaluator.evaluate(distinct, lambda job, evaluation: bar.advance())
+    finally:
+        evaluator.close()
+    by_key = {job.key: result for job, result in zip(distinct, results, strict=True)}
+    return {
+        final: Measured(result.robust_accuracy, result.images, result.params, result.macs)
+        for final, job in jobs.items()
+        for result in (by_key[job.key],)
+    }
+
+
+def run_prunings(settings: SearchSettings, plan: Plan, each: Each) -> dict[Final, Measured]:
+    """HYDRA and HARP on the teachers."""
+    groups = list(plan.prunings.values())
+    measured: dict[Final, Measured] = {}
+    if not groups:
+        return measured
+    with progress_bar("pruning", len(groups)) as bar:
+        for cells, figures in zip(groups, each(partial(_prune, settings), groups), strict=True):
+            bar.advance()
+            measured |= {final: figures[final.column.key] for final in cells}
+    # cells of several tables may be one final each; the plan has no two equal ones
+    return measured
+
+
+def _encoder(settings: SearchSettings, missing: tuple[str, ...], variant: str) -> None:
+    encoder_of(settings, variant, missing)
+
+
+def _meta_train(settings: SearchSettings, missing: tuple[str, ...], variant: str) -> None:
+    meta_train(settings, variant, missing)
+
+
+def _search(settings: SearchSettings, missing: tuple[str, ...], key: SearchKey) -> Found:
+    return search(settings, key, missing)
+
+
+def _prune(settings: SearchSettings, cells: Sequence[Final]) -> dict[str, Measured]:
+    columns: tuple[ColumnSpec, ...] = tuple(final.column for final in cells)
+    return prune_teacher(settings.scale, settings.folder, cells[0], columns, settings.device)

@@ -1,0 +1,279 @@
+"""The reproduction of the paper's tables and figures: its plan against the reported tables, and a small real run."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from experiments import reproduce as command
+from experiments.reported_tables import known_reported, load_reported
+from experiments.reproduce import Reproduce, Results, reproduce
+from experiments.reproduction.building import build_table, finals_of, network_labels
+from experiments.reproduction.contents import FIGURES, TABLES, TARGETS
+from experiments.reproduction.drawing import best_so_far, keep_ratios
+from experiments.reproduction.finals import Measured, final_job, prune_teacher
+from experiments.reproduction.networks import fixed_network
+from experiments.reproduction.plan import make_plan, resolve_targets
+from experiments.reproduction.scale import ATTACKS, GPU, LAPTOP, PAPER, PAPER_BUDGETS, SCALES, Group, Scale
+from experiments.reproduction.searches import SearchKey, SearchSettings, encoder_of, meta_buffers, search
+from rcnas_env.architecture import NetworkSpec, StageSpec
+from rcnas_env.cost import cost
+from rcnas_env.evaluation.job import Job
+from rcnas_env.training.recipe import Recipe
+
+QUICK = Recipe(epochs=1, batch_size=64, inner_steps=1, relative_step=0.75, n_eval=20, n_train=64, n_test=20)
+RIVALS = {"advrush": "AdvRush-1@4", "robustresnet": "rule"}
+TINY = replace(
+    LAPTOP,
+    name="tiny",
+    groups={label: Group("WRN-10-1", 1.0, RIVALS) for label in ("5G", "20G")},
+    table_groups={name: ("5G",) for name in ("table1", "table2", "table9", "figure4", "figure6")},
+    meta_groups=("5G",),
+    meta_attacks=("clean", "pgd-20"),
+    search_attacks={"autoattack": "fgsm"},
+    final_attacks={"autoattack": "fgsm"},  # AutoAttack takes seconds of each network, however few the images
+    search_recipe=QUICK,
+    final_recipe=QUICK,
+    meta_iterations=1,
+    meta_envs=1,
+    fine_tune_evaluations=2,
+    pretrain_steps=3,
+    curve_seeds=2,
+    seeds=2,
+    autoattack_images=10,
+)  # fmt: skip
+SMALL_TARGETS = ("table2", "figure3", "figure4")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Reproduce, Results]:
+    folder = tmp_path_factory.mktemp("reproduce")
+    config = Reproduce(SMALL_TARGETS, workers=0, store=str(folder / "store"), out=folder / "run", device="cpu")
+    return config, reproduce(config, TINY)
+
+
+# --- contents against what the paper reports -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_at_paper_scale_every_reported_cell_has_its_place(name: str) -> None:
+    reported, spec = load_reported(name), TABLES[name]
+    finals = list(finals_of(PAPER, name))
+    places = {(spec.role(final.group, final.entry), f"{final.place}/{final.column.key}") for final in finals}
+    wanted = {(row.role, key) for row in reported.rows for key in row.cells if key not in ("params", "macs")}
+    assert wanted <= places
+    assert spec.sizes == any(key == "params" for row in reported.rows for key in row.cells)
+
+
+def test_every_reported_table_is_a_target_and_the_other_way_round() -> None:
+    assert {target for target in TARGETS if target.startswith("table")} == set(known_reported())
+    assert {target for target in TARGETS if target.startswith("figure")} == set(FIGURES)
+
+
+def test_measured_cells_end_in_the_paper_s_places() -> None:
+    finals = make_plan(LAPTOP, ("table1",), through_teacher=False, missing=("fashion-mnist",)).finals
+    measured = {final: Measured(0.25 + 0.5 * final.seed, 200, 1_000_000, 2_000_000) for final in finals}
+    table = build_table(LAPTOP, "table1", measured, network_labels(LAPTOP), ("fashion-mnist",))
+    cell = table.cell("5G/rc-nas", "cifar10/pgd-20")
+    assert cell is not None
+    assert (cell.value, cell.seeds, cell.images) == (50.0, 2, 200)
+    assert cell.deviation == pytest.approx(50 * 2**0.5 / 2 * 1.0)
+    params = table.cell("10G/teacher", "params")
+    assert params is not None and params.value == 1.0
+    assert not any("cifar100" in key for row in table.rows for key in row.cells)
+    assert "fashion-mnist" in table.caption
+
+
+# --- scales --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
+def test_every_fixed_network_of_a_scale_is_valid_and_the_rule_keeps_the_budget(scale: Scale) -> None:
+    for place in scale.datasets:
+        if place == "cifar100" and scale is LAPTOP:
+            continue  # the same groups at another shape
+        for group, entry in scale.groups.items():
+            budget = scale.task(place, group, "clean").budget
+            networks = {role: fixed_network(scale, place, group, role) for role in ("teacher", *entry.rivals)}
+            assert all(network is not None for network in networks.values())
+            if entry.rivals["robustresnet"] == "rule":
+                rule = networks["robustresnet"]
+                assert rule is not None and cost(rule).macs <= budget
+
+
+@pytest.mark.parametrize("group", LAPTOP.groups)
+def test_laptop_s_budgets_are_the_paper_s_shares_of_the_teacher(group: str) -> None:
+    teacher = PAPER.task("cifar10", group, "clean").teacher
+    assert LAPTOP.groups[group].budget == pytest.approx(PAPER_BUDGETS[group] / cost(teacher).macs, abs=5e-4)
+
+
+def test_paper_scale_has_the_paper_s_settings() -> None:
+    assert PAPER.final_recipe.epochs == 100 and PAPER.final_recipe.weight_decay == 2e-4
+    assert (PAPER.search_recipe.epochs, PAPER.search_recipe.n_eval) == (5, 256)
+    assert (PAPER.meta_iterations, PAPER.fine_tune_evaluations) == (100, 10)
+    assert len(meta_buffers(PAPER).base_tasks()) == 3 * 4 * 4  # data × attacks × teachers, a budget each
+
+
+# --- plans ---------------------------------------------------------------------------------------------------------
+
+
+def test_targets_are_put_in_order_and_unknown_ones_refused() -> None:
+    assert resolve_targets(("figure3", "table1")) == ("table1", "figure3")
+    assert resolve_targets(("table1", "all")) == TARGETS
+    with pytest.raises(ValueError, match="targets must be among table1, .*, got 'table8'"):
+        resolve_targets(("table8",))
+    with pytest.raises(ValueError, match="got none"):
+        Reproduce(())
+
+
+@pytest.mark.parametrize("scale", (LAPTOP, GPU, PAPER), ids=lambda scale: scale.name)
+def test_a_plan_repeats_nothing_and_searches_for_all_that_it_measures(scale: Scale) -> None:
+    plan = make_plan(scale, TARGETS, through_teacher=True)
+    for part in (plan.searches, plan.finals, plan.pruned, plan.meta):
+        assert len(part) == len(set(part))
+    assert {final.search for final in plan.finals} - {None} <= set(plan.searches)
+    assert "r-nas" not in plan.meta and all(key.variant == "r-nas" or key.variant in plan.meta for key in plan.searches)
+
+
+def test_tables_share_searches() -> None:
+    first = make_plan(LAPTOP, ("table1",), through_teacher=False, missing=("fashion-mnist",))
+    both = make_plan(LAPTOP, ("table1", "table2"), through_teacher=False, missing=("fashion-mnist",))
+    assert both.searches == first.searches  # Table 2 attacks Table 1's PGD students at other radii
+    assert len(first.searches) == 2 * len(ATTACKS)
+
+
+# --- a small real run ----------------------------------------------------------------------------------------------
+
+
+def test_a_run_leaves_tables_figures_verdicts_and_a_record(run: tuple[Reproduce, Results]) -> None:
+    config, results = run
+    assert set(results.tables) == {"table2"}
+    assert [row.role for row in results.tables["table2"].rows] == ["5G/rc-nas", "5G/robustresnet"]
+    for row in results.tables["table2"].rows:
+        assert all(cell.seeds == 2 and cell.images == 20 and 0 <= cell.value <= 100 for cell in row.cells.values())
+        assert len(row.cells) == 4
+    for name in ("figure3.png", "figure4.png", "tables/table2.json", "searches.json", "verdicts.md", "results.md"):
+        assert (config.folder / name).stat().st_size > 0
+    record = json.loads((config.folder / "record.json").read_text(encoding="utf-8"))
+    assert record["results"]["tables"]["table2"] == results.tables["table2"].to_dict()
+    text = (config.folder / "results.md").read_text(encoding="utf-8")
+    assert "60.48" in text  # the paper's figure beside the measured one
+    assert re.search(r"(not confirmed|untested)", text)
+
+
+def test_searches_keep_to_their_task_and_choose_within_the_budget(run: tuple[Reproduce, Results]) -> None:
+    _, results = run
+    for key, found in results.found.items():
+        assert len(found.trials) == TINY.fine_tune_evaluations
+        assert found.task.attack == TINY.search_attack(key.attack)
+        fitting = [trial for trial in found.trials if trial.within_budget]
+        if fitting:
+            assert cost(found.student).macs <= found.task.budget
+            assert max(trial.robust_accuracy or 0 for trial in fitting) == best_so_far(found)[-1]
+    assert len(results.curves["rc-nas"]) == len(results.curves["r-nas"]) == TINY.curve_seeds
+
+
+def test_the_same_command_again_trains_nothing_and_says_the_same(run: tuple[Reproduce, Results]) -> None:
+    config, results = run
+    store = Path(config.store)
+    before = {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()}
+    again = reproduce(config, TINY)
+    assert {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()} == before
+    assert again.tables == results.tables and again.found == results.found
+
+
+def test_a_folder_of_other_searches_is_refused(run: tuple[Reproduce, Results]) -> None:
+    config, _ = run
+    with pytest.raises(ValueError, match="out must be a new folder"):
+        reproduce(config, replace(TINY, fine_tune_evaluations=3))
+
+
+def test_a_pruned_teacher_is_measured_once_and_kept(tmp_path: Path) -> None:
+    columns = TABLES["table9"].columns[:2]
+    final = next(each for each in finals_of(TINY, "table9") if each.entry.method == "hydra")
+    figures = prune_teacher(TINY, tmp_path, final, columns, "cpu")
+    teacher = TINY.task("cifar10", "5G", "clean").teacher
+    assert set(figures) == {"clean", "pgd-20"} and figures["clean"].images == 20
+    assert 0.45 < figures["clean"].params / cost(teacher).params < 0.55  # KEEP, and the batch norms
+    (file,) = (tmp_path / "pruned").iterdir()
+    before = file.stat().st_mtime_ns
+    assert prune_teacher(TINY, tmp_path, final, columns, "cpu") == figures
+    assert file.stat().st_mtime_ns == before
+
+
+def test_attacks_through_the_teacher_are_jobs_of_their_own_except_the_teacher_s() -> None:
+    for attack_source, count in (("student", 4), ("teacher", 2)):
+        finals = [each for each in finals_of(TINY, "table1", (), attack_source) if each.entry.network == "advrush"]
+        assert len({each.column.key for each in finals if each.place == "cifar10"}) == count
+    pairs = zip(*(_jobs(source) for source in ("student", "teacher")), strict=True)
+    assert [white_box.key == through.key for white_box, through in pairs] == [True, False]
+
+
+def _jobs(attack_source: str) -> list[Job]:
+    """PGD on the teacher and on a rival by seed 0."""
+    cells = {
+        each.entry.network: final_job(TINY, each, {})
+        for each in finals_of(TINY, "table1", (), attack_source)
+        if each.entry.network in ("teacher", "advrush")
+        and (each.place, each.entry.source, each.column.key, each.seed) == ("cifar10", "network", "pgd-20", 0)
+    }
+    return [job for role in ("teacher", "advrush") if (job := cells[role]) is not None]
+
+
+def test_an_ablation_does_not_see_what_it_goes_without(tmp_path: Path) -> None:
+    settings = SearchSettings(TINY, tmp_path, agent_settings={"update": "step"}, store=str(tmp_path / "store"))
+    found = search(replace(settings, agent="vpg"), SearchKey("r-nas", "cifar10", "5G", "clean"))
+    assert found.charge.evaluations >= 2  # the teacher and a student at the least
+    assert load_file(tmp_path / "encoder" / "none.safetensors")
+    encoder_of(settings, "no-lips")
+    plain, blind = (load_file(tmp_path / "encoder" / f"{name}.safetensors") for name in ("none", "lips"))
+    assert any(not torch.equal(plain[name], blind[name]) for name in plain)
+
+
+def test_ratios_are_those_of_depths_and_widths() -> None:
+    teacher = NetworkSpec(tuple(StageSpec(4, planes) for planes in (16, 32, 64)), input=(1, 8, 8), classes=10)
+    student = NetworkSpec(tuple(StageSpec(2, planes) for planes in (16, 16, 16)), input=(1, 8, 8), classes=10)
+    ratios = keep_ratios(teacher, student)
+    assert [ratios[f"depth {stage}"] for stage in (1, 2, 3)] == [0.5, 0.5, 0.5]
+    assert [ratios[f"width {stage}"] for stage in (1, 2, 3)] == [1.0, 0.5, 0.25]
+    assert ratios["width : depth"] == pytest.approx((48 / 112) / 0.5)
+
+
+def test_the_command_plans_without_training(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    arguments = [
+        "table3",
+        "--dry-run",
+        "--workers",
+        "0",
+        "--store",
+        str(tmp_path / "store"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    monkeypatch.setattr("sys.argv", ["reproduce", *arguments])
+    assert command.main() == 0
+    printed = capsys.readouterr().out
+    assert "meta-training" in printed and "minutes of one worker" in printed
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_refuses_an_unknown_table(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["reproduce", "table8"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 2
+    assert "targets must be among" in capsys.readouterr().err
+
+
+def test_a_search_key_names_its_file() -> None:
+    assert SearchKey("rc-nas", "cifar10", "5G", "pgd-20", 3).name == "rc-nas_cifar10_5G_pgd-20_3"
