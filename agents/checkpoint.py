@@ -17,7 +17,8 @@ from torch import Tensor
 from agents.state_encoder import StateEncoder
 from agents.vpg import VPG, VPGConfig
 from agents.vpg_plus import VPGPlus, VPGPlusConfig
-from rcnas_env.validation import require_choice, require_fields, require_integer, require_number
+from rcnas_env.strict_json import parse_json
+from rcnas_env.validation import require_choice, require_fields, require_integer, require_number, shown
 
 FORMAT = 2
 
@@ -32,6 +33,8 @@ class CheckpointError(ValueError):
 
 def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str, Any] | None = None) -> None:
     """Save `agent` to `folder`; whenever this is killed, `load_checkpoint` finds either the old or the new one.
+
+    What a process that was killed here left half-written is removed. One process at a time saves to a folder.
 
     Args:
         extra: JSON values to keep along, such as the environments' step count.
@@ -52,7 +55,10 @@ def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str,
         "memory": agent.memory(),
         "extra": extra or {},
     }
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=".writing-"))
+    prefix = f".writing-{target.name}-"
+    for left in [path for path in target.parent.iterdir() if path.name.startswith(prefix)]:
+        shutil.rmtree(left, ignore_errors=True)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     try:
         save_file(
             {name: value.detach().contiguous().clone() for name, value in tensors.items()},
@@ -85,9 +91,9 @@ def load_checkpoint(folder: str | os.PathLike[str]) -> tuple[VPG, dict[str, Any]
     if not source.exists():  # killed between the two renames of a replacement
         source = _replaced(source)
     try:
-        settings = json.loads((source / "agent.json").read_text(encoding="utf-8"))
+        settings = parse_json((source / "agent.json").read_bytes())
         tensors = load_file(source / "weights.safetensors")
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"checkpoint {str(folder)!r} cannot be read: {error}") from None
     except Exception as error:  # safetensors' own error type has no common base
         raise CheckpointError(f"checkpoint {str(folder)!r} has damaged weights: {error}") from None
@@ -113,9 +119,17 @@ def _restore(settings: Any, tensors: dict[str, Tensor]) -> VPG:
     unknown = [name for name in tensors if name.split("/")[0] not in ("encoder", "policy", "optimizer")]
     if unknown:
         raise ValueError(f"weights must be of encoder, policy and optimizer, got {unknown[0]!r}")
+    _require_weights(tensors)
+    _require_sizes(described["encoder"], _part(tensors, "encoder/"))
     encoder = StateEncoder(**described["encoder"])
     encoder.load_state_dict(_part(tensors, "encoder/"))
-    agent = make(encoder, make_config(**config), described["seed"], described["name"])
+    learner = make_config(**config)
+    weights = sum(value.numel() for value in _part(tensors, "policy/").values())
+    if learner.hidden**2 > weights:  # of one layer: before more memory is asked for than the file has
+        raise ValueError(f"agent.config.hidden must be of {weights:,} weights, got {shown(learner.hidden)}")
+    if not isinstance(described["name"], str):
+        raise ValueError(f"agent.name must be a string, got {shown(described['name'])}")
+    agent = make(encoder, learner, described["seed"], described["name"])
     agent.remember(settings["memory"])
     agent.policy.load_state_dict(_part(tensors, "policy/"))
     state = _optimizer_state(_part(tensors, "optimizer/"), [p.shape for p in agent.policy.parameters()])
@@ -125,6 +139,26 @@ def _restore(settings: Any, tensors: dict[str, Tensor]) -> VPG:
     agent.reward_sum = require_number("reward_sum", settings["reward_sum"])
     agent.reward_count = require_integer("reward_count", settings["reward_count"], 0)
     return agent
+
+
+def _require_weights(tensors: dict[str, Tensor]) -> None:
+    """Raise a ValueError for a tensor that is no float32, or not finite: it would fail far from here."""
+    for name, value in tensors.items():
+        if value.dtype != torch.float32 or not bool(value.isfinite().all()):
+            raise ValueError(f"weights must be finite float32, got {value.dtype} or values that are not in {name!r}")
+
+
+def _require_sizes(encoder: Any, tensors: dict[str, Tensor]) -> None:
+    """Raise a ValueError for sizes of an encoder that would have more weights than there are, before it is made."""
+    sizes = require_fields("agent.encoder", encoder, ("n_eval", "stages", "hidden", "state"))
+    weights = sum(value.numel() for value in tensors.values())
+    n_eval, stages, hidden, state = (
+        require_integer(f"agent.encoder.{name}", sizes[name], 1) for name in ("n_eval", "stages", "hidden", "state")
+    )
+    # of the matrices alone, both directions of the LSTM and both layers of each stage's MLP; biases are more
+    fewest = 8 * hidden**2 + stages * (4 * state * (n_eval + hidden) + 2 * state**2)
+    if fewest > weights:
+        raise ValueError(f"agent.encoder must have sizes of {weights:,} weights, got sizes of {fewest:,} or more")
 
 
 def _optimizer_state(tensors: dict[str, Tensor], shapes: list[torch.Size]) -> dict[int, dict[str, Tensor]]:

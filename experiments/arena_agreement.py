@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from scipy import stats
 
-from rcnas_env.validation import require_fields
+from rcnas_env.strict_json import parse_json
+from rcnas_env.validation import require_fields, require_number, shown
 
 FEWEST_AGENTS = 3
 """Two ranks always agree fully or not at all."""
@@ -63,8 +65,16 @@ def mean_regrets(folder: Path) -> dict[str, list[float]]:
     """
     path = folder / "record.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = parse_json(path.read_bytes())
         results = require_fields("record.results", record["results"], ("best", "agents", "bars"))
-        return {row["agent"]: list(row["mean_regret"]) for row in results["agents"]}
+        return dict(_curve(f"record.results.agents[{at}]", row) for at, row in enumerate(results["agents"]))
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"agree must be folders of finished comparisons, got {str(folder)!r}: {error}") from None
+
+
+def _curve(field: str, row: Mapping[str, Any]) -> tuple[str, list[float]]:
+    """(agent, its mean regret after each evaluation) of one row of a record."""
+    agent, curve = row["agent"], row["mean_regret"]
+    if not isinstance(agent, str) or not isinstance(curve, list) or not curve:
+        raise ValueError(f"{field} must have a string as agent and a list of numbers as mean_regret, got {shown(row)}")
+    return agent, [require_number(f"{field}.mean_regret[{at}]", value) for at, value in enumerate(curve)]

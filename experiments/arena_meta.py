@@ -86,8 +86,12 @@ def pretrain_encoder(settings: ArenaSettings, folder: Path, meta_seed: int) -> N
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".writing")
     tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
-    save_file(tensors, temporary, {"charge": json.dumps(asdict(charging.charge()))})
-    os.replace(temporary, path)
+    try:
+        save_file(tensors, temporary, {"charge": json.dumps(asdict(charging.charge()))})
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def load_encoder(settings: ArenaSettings, folder: Path, meta_seed: int) -> tuple[StateEncoder, Charge]:
@@ -102,6 +106,9 @@ def load_encoder(settings: ArenaSettings, folder: Path, meta_seed: int) -> tuple
 
 def meta_train(settings: ArenaSettings, folder: Path, learner: tuple[str, int]) -> None:
     """Meta-train an agent on the training tasks (Algorithm 1), and keep it.
+
+    All or nothing: where this is killed it is done again from the start, on what the engine's store has by then, and
+    comes to the same agent and the same charge.
 
     Args:
         settings: of the comparison.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import signal
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +25,8 @@ from experiments.arena_tasks import held_out_task
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.evaluation.evaluator import Evaluator
 from rcnas_env.seeding import derive_seed
-from rcnas_env.validation import require_fields, require_integer, require_number
+from rcnas_env.strict_json import parse_json
+from rcnas_env.validation import require_fields, require_integer, require_number, shown
 
 RunKey = tuple[str, str, int]
 """(label, task's name, seed)."""
@@ -76,13 +76,22 @@ class AgentRun:
         names = ("label", "task", "seed", "observed", "expected", "seconds", "best", "charge", "delivered")
         given = dict(require_fields("run", value, names))
         for name in ("observed", "expected", "seconds"):
+            if not isinstance(given[name], list | tuple):
+                raise ValueError(f"run.{name} must be a list of numbers, got {shown(given[name])}")
             given[name] = tuple(require_number(f"run.{name}", entry) for entry in given[name])
         if not len(given["observed"]) == len(given["expected"]) == len(given["seconds"]) >= 1:
-            raise ValueError(f"run must have one trial or more, with all figures of each, got {value!r}")
+            raise ValueError(f"run must have one trial or more, with all figures of each, got {shown(value)}")
         given["seed"] = require_integer("run.seed", given["seed"], 0)
         if given["delivered"] is not None:
             NetworkSpec.from_dict(given["delivered"])
-        given["charge"] = Charge(**require_fields("run.charge", given["charge"], ("evaluations", "seconds")))
+        charge = require_fields("run.charge", given["charge"], ("evaluations", "seconds"))
+        seconds = require_number("run.charge.seconds", charge["seconds"], minimum=0.0)
+        given["charge"] = Charge(require_integer("run.charge.evaluations", charge["evaluations"], 0), seconds)
+        if given["best"] is not None:
+            given["best"] = require_number("run.best", given["best"])
+        for name in ("label", "task"):
+            if not isinstance(given[name], str):
+                raise ValueError(f"run.{name} must be a string, got {shown(given[name])}")
         return cls(**given)
 
 
@@ -137,8 +146,7 @@ def run_agent(settings: ArenaSettings, folder: Path, entry: Entry, task_name: st
 
 
 def start_worker() -> None:
-    """Begin a worker process: one thread, and Ctrl-C left to the process that started it, which ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Begin a worker process: one thread."""
     torch.set_num_threads(1)
 
 
@@ -193,7 +201,8 @@ class RunLog:
         deciding: `ArenaSettings.deciding`, kept beside the runs in settings.json.
 
     Raises:
-        ValueError: the folder holds runs of other settings, or a line that is no run.
+        ValueError: the folder holds runs of other settings, a line that is no run, or what is no file;
+            the message says which.
     """
 
     def __init__(self, folder: Path, deciding: dict[str, Any]) -> None:
@@ -201,14 +210,14 @@ class RunLog:
         folder.mkdir(parents=True, exist_ok=True)
         settings = folder / "settings.json"
         if settings.exists():
-            _require_equal(json.loads(settings.read_text(encoding="utf-8")), deciding)
+            _require_equal(_parsed(settings, _contents(settings)), deciding)
         else:
             _write(settings, json.dumps(deciding, indent=1) + "\n")
-        lines = self.path.read_text(encoding="utf-8").splitlines(keepends=True) if self.path.exists() else []
-        whole = [line for line in lines if line.endswith("\n")]  # the last one may have been broken off
+        lines = _contents(self.path).splitlines(keepends=True) if self.path.exists() else []
+        whole = [line for line in lines if line.endswith(b"\n")]  # the last one may have been broken off
+        self.runs = {run.key: run for run in (_run(self.path, number, line) for number, line in enumerate(whole, 1))}
         if whole != lines:
-            _write(self.path, "".join(whole))
-        self.runs = {run.key: run for run in (AgentRun.from_dict(json.loads(line)) for line in whole)}
+            _write(self.path, b"".join(whole).decode())
 
     def add(self, run: AgentRun) -> None:
         """Keep a run."""
@@ -221,11 +230,36 @@ class RunLog:
         return [key for key in wanted if key not in self.runs]
 
 
-def _require_equal(found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def _contents(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} must be a file that can be read: {error.strerror}") from None
+
+
+def _parsed(place: object, content: bytes) -> Any:
+    try:
+        return parse_json(content)
+    except ValueError as error:
+        raise ValueError(f"{place} must be JSON, but {error}") from None
+
+
+def _run(path: Path, number: int, line: bytes) -> AgentRun:
+    place = f"{path}, line {number},"
+    try:
+        return AgentRun.from_dict(_parsed(place, line))
+    except ValueError as error:
+        raise ValueError(f"{place} must be a run: {error}") from None
+
+
+def _require_equal(found: Any, wanted: dict[str, Any]) -> None:
+    if not isinstance(found, dict):
+        raise ValueError(f"out must be a folder with settings that are an object, got {shown(found)}")
     for name in {**wanted, **found}:
         if found.get(name) != wanted.get(name):
             raise ValueError(
-                f"out must be a new folder for {name} {wanted.get(name)!r}, got one with runs of {found.get(name)!r}"
+                f"out must be a new folder for {shown(name)} {wanted.get(name)!r}, got one with runs of "
+                f"{shown(found.get(name))}"
             )
 
 

@@ -15,12 +15,14 @@ may be given more agents, or more seeds. --agree compares the ranks of two finis
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,8 @@ from experiments.arena_summary import agent_rows, bar_rows, best_rewards, collec
 from experiments.arena_tables import report
 from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
-from rcnas_env.data import DataUnavailableError
+from experiments.stopping import stoppable
+from rcnas_env.evaluation.workers import Workers
 from rcnas_env.tabular.evaluator import NotInTableError
 from rcnas_env.tabular.table import load_table
 from rcnas_env.training.fit import cpu_threads
@@ -144,9 +147,25 @@ def _mapper(workers: int) -> Iterator[Each]:
     if workers == 0:
         yield map
         return
-    # spawn: fork is unsafe once torch has started threads
-    with get_context("spawn").Pool(workers, initializer=start_worker) as pool:
-        yield pool.imap_unordered
+    pool = Workers(workers, start_worker)
+    try:
+        yield partial(_shared_out, pool, workers)
+    except BaseException:
+        pool.kill_all()  # what they work on is not kept any more
+        raise
+    finally:
+        pool.close()
+
+
+def _shared_out(pool: Workers, workers: int, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    """`Each`, in a pool of worker processes; raises BrokenProcessPool where one of them dies."""
+    to_do, running = iter(items), set[Future[Any]]()
+    while True:
+        running |= {pool.submit(function, item) for item in itertools.islice(to_do, workers - len(running))}
+        if not running:
+            return
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        yield from [call.result() for call in done]
 
 
 def _prepare(config: CompareAgents, missing: Sequence[RunKey], each: Each) -> None:
@@ -172,18 +191,23 @@ def _prepare(config: CompareAgents, missing: Sequence[RunKey], each: Each) -> No
 def main() -> int:
     """Command line."""
     config = tyro.cli(CompareAgents, description=__doc__)
+    return stoppable(lambda: _main(config), "compare_agents", "Finished runs are kept.")
+
+
+def _main(config: CompareAgents) -> int:
     try:
         if config.agree is not None:
             print(agreement(*config.agree).text())
             return 0
         with cpu_threads(1):  # the networks are tiny, and processes have one core each
             folder = compare(config)
-    except (ValueError, NotInTableError, DataUnavailableError) as error:
+    except (ValueError, NotInTableError, OSError) as error:  # DataUnavailableError is an OSError
         print(f"compare_agents: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nInterrupted. Finished runs are kept: the same command goes on from there.", file=sys.stderr)
-        return 130
+    except BrokenProcessPool:
+        text = "a worker process died; finished runs are kept, and the same command goes on from there"
+        print(f"compare_agents: error: {text}", file=sys.stderr)
+        return 1
     print((folder / "table.md").read_text(encoding="utf-8"))
     print(f"Table, figure, runs and record: {folder}")
     return 0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +23,10 @@ from numpy.typing import NDArray
 
 from experiments.record_table import TableRecording, recorded_jobs
 from experiments.run_record import commit, hardware, versions
+from experiments.stopping import stoppable
 from experiments.table_model import FOLDS, Floats, GaussianProcess, features, held_out_predictions, worth
 from rcnas_env.cost import cost
+from rcnas_env.evaluation.entries import write_files
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import Store, open_store
@@ -209,20 +212,21 @@ def make_card(
 
 
 def write_table(out: str, arrays: dict[str, NDArray[Any]], card: dict[str, Any]) -> dict[str, Any]:
-    """Write both files; returns the card with the checksum of the arrays."""
+    """Write both files, the card last; returns the card with the checksum of the arrays.
+
+    Killed at any instant it leaves the old table, the new one, or arrays without a card, which is no table.
+    """
     path = Path(out)
-    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
     card = {**card, "sha256": hashlib.sha256(buffer.getvalue()).hexdigest()}
-    path.with_suffix(".npz").write_bytes(buffer.getvalue())
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
+    text = json.dumps(card, indent=1) + "\n"
+    write_files({path.with_suffix(".npz"): buffer.getvalue(), path.with_suffix(".json"): text.encode()})
     return card
 
 
-def main() -> None:
-    """Command line."""
-    config = tyro.cli(TableFit, description=__doc__)
+def fit_table(config: TableFit) -> int:
+    """Make the table, and say what it is worth; returns the exit code 0."""
     buffers = preset_entry(config.recording.preset).buffers()
     space = StudentSpace(resolve_teacher(config.recording.teacher, buffers.datasets[0]))
     attacks = tuple(buffers.attacks)
@@ -234,7 +238,15 @@ def main() -> None:
     print(
         json.dumps({key: card[key] for key in ("students", "trainings", "held_out", "seed_deviation_angle")}, indent=1)
     )
+    return 0
+
+
+def main() -> int:
+    """Command line."""
+    config = tyro.cli(TableFit, description=__doc__)
+    kept = "No half table is left, and what was recorded is in the store."
+    return stoppable(lambda: fit_table(config), "fit_table", kept)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

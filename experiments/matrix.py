@@ -19,6 +19,7 @@ import tyro
 
 from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
+from experiments.stopping import stoppable
 from rcnas_env.architecture import Network, NetworkSpec, StageSpec, named_network
 from rcnas_env.attacks import attack_entry, run_attack
 from rcnas_env.cell_architecture import CellNetworkSpec
@@ -222,10 +223,14 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> int:
     """Command line."""
     config = tyro.cli(Matrix, description=__doc__)
+    return stoppable(lambda: _main(config), "matrix", "What was trained and attacked is in the store.")
+
+
+def _main(config: Matrix) -> int:
     try:
         with cpu_threads(1):
             run(config)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         print(f"matrix: error: {error}", file=sys.stderr)
         return 2
     print((config.out / "table.md").read_text(encoding="utf-8"))

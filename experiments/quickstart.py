@@ -18,7 +18,7 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +39,7 @@ from experiments.comparison import TEST_ATTACKS, Candidate, Row, compare, headin
 from experiments.figures import accuracy_figure, learning_figure, stages_figure
 from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
+from experiments.stopping import stoppable
 from rcnas_env.data import DataUnavailableError
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
 from rcnas_env.evaluation.job import Job
@@ -78,6 +79,8 @@ class Quickstart:
     """Of everything: weights, tasks, actions, attacks."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Worker processes of one thread each; 0 trains in this process."""
+    engine: Literal["trained", "analytic"] = "trained"
+    """What evaluates networks: real training, or a formula (seconds, for a look at the machinery and for tests)."""
     device: str = "auto"
     """"auto" (a GPU where there is one), "cpu", "cuda:0", …"""
     meta_iterations: int = 1
@@ -146,6 +149,9 @@ def meta_train(config: Quickstart, evaluator: Evaluator, folder: Path) -> tuple[
         "seed": config.seed,
         "learning_rate": config.learning_rate,
         "meta_envs": config.meta_envs,
+        "meta_iterations": config.meta_iterations,
+        "pretrain_steps": config.pretrain_steps,
+        "engine": config.engine,
         "recipe": config.recipe.to_dict(),
     }
     checkpoint = folder / "agent"
@@ -226,13 +232,21 @@ def verdict(rows: Sequence[Row], agent: str, rivals: Sequence[str]) -> str:
     return ".\n".join(parts) + "."
 
 
+def new_folder() -> Path:
+    """A run folder by date and time."""
+    return Path("runs") / f"quickstart-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
 def run(config: Quickstart) -> Path:
     """The whole job; returns the run folder."""
     console = Console()
-    folder = config.out or Path("runs") / f"quickstart-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = config.out or new_folder()
     record = RunRecord("quickstart", folder, asdict(config))
     store = open_store(folder / "store" if config.fresh else "default")
-    evaluator = make_engine("trained", store, workers=config.workers, device=config.device)
+    options: dict[str, Any] = {}
+    if config.engine == "trained":
+        options = {"workers": config.workers, "device": config.device}
+    evaluator = make_engine(config.engine, store, **options)
     task = target_task()
     resumed = has_checkpoint(folder / "agent")
     try:
@@ -285,15 +299,21 @@ def _figures(
 def main() -> int:
     """Command line."""
     config = tyro.cli(Quickstart, description=__doc__)
+    options: list[str] = []
+    if config.out is None:  # it would be another one when the command is given again
+        config = replace(config, out=new_folder())
+        options = ["--out", str(config.out)]
+    kept = "What was trained is in the store, the agent as of its last iteration in the run folder."
+    return stoppable(lambda: _main(config), "quickstart", kept, options)
+
+
+def _main(config: Quickstart) -> int:
     try:
         with cpu_threads(1):  # this process only waits for the workers, and its own networks are tiny
             run(config)
     except (ValueError, DataUnavailableError) as error:  # CheckpointError too
         print(f"quickstart: error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("\nInterrupted. What was trained is in the store: the same command goes on from there.", file=sys.stderr)
-        return 130
     return 0
 
 

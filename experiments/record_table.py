@@ -10,6 +10,7 @@ asked for more students, goes on where it was. The order of the students does no
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,7 @@ import numpy as np
 import tyro
 
 from experiments.progress import progress_bar
+from experiments.stopping import stoppable
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.compression import planes_multiple
 from rcnas_env.cost import cost
@@ -129,9 +131,8 @@ def recorded_jobs(config: TableRecording, space: StudentSpace, attacks: tuple[st
     return jobs
 
 
-def main() -> None:
-    """Command line."""
-    config = tyro.cli(TableRecording, description=__doc__)
+def record(config: TableRecording) -> int:
+    """Train and attack what the store does not have yet; returns the exit code 0."""
     buffers = preset_entry(config.preset).buffers()
     space = StudentSpace(resolve_teacher(config.teacher, buffers.datasets[0]))
     jobs = recorded_jobs(config, space, tuple(buffers.attacks))
@@ -146,7 +147,14 @@ def main() -> None:
                 print(start + len(chunk), flush=True)
     finally:
         evaluator.close()
+    return 0
+
+
+def main() -> int:
+    """Command line."""
+    config = tyro.cli(TableRecording, description=__doc__)
+    return stoppable(lambda: record(config), "record_table", "What was trained and attacked is in the store.")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rcnas_env.cell_architecture import CellNetworkSpec
+from rcnas_env.cell_architecture import CellNetworkSpec, require_classes
 from rcnas_env.cell_rivals import CELL_NETWORK_NAMES, named_cell_network
 from rcnas_env.image_shape import require_input_shape as require_input_shape
 from rcnas_env.registry import Registry, UnknownNameError, unknown_name
-from rcnas_env.validation import require_boolean, require_fields, require_integer
+from rcnas_env.strict_json import parse_json
+from rcnas_env.validation import require_boolean, require_fields, require_integer, shown
 
 ROBUST_EXPANSION = 4
 """A robust stage puts out 4 × planes channels (Huang et al. 2022)."""
@@ -85,12 +86,12 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         stages = tuple(self.stages) if isinstance(self.stages, list | tuple) else ()
         if not stages or not all(isinstance(stage, StageSpec) for stage in stages):
-            raise ValueError(f"stages must be one StageSpec or more, got {self.stages!r}")
+            raise ValueError(f"stages must be one StageSpec or more, got {shown(self.stages)}")
         if not isinstance(self.stem, StemSpec):
-            raise ValueError(f"stem must be a StemSpec, got {self.stem!r}")
+            raise ValueError(f"stem must be a StemSpec, got {shown(self.stem)}")
         object.__setattr__(self, "stages", stages)
         object.__setattr__(self, "input", require_input_shape("input", self.input))
-        object.__setattr__(self, "classes", require_integer("classes", self.classes, 2))
+        object.__setattr__(self, "classes", require_classes(self.classes))
 
     @functools.cached_property
     def _hash(self) -> int:
@@ -126,7 +127,7 @@ class NetworkSpec:
         fields = require_fields("network", value, ("stem", "stages", "input", "classes"))
         stem = require_fields("stem", fields["stem"], ("channels", "stride"))
         if not isinstance(fields["stages"], list | tuple):
-            raise ValueError(f"stages must be a list of one stage or more, got {fields['stages']!r}")
+            raise ValueError(f"stages must be a list of one stage or more, got {shown(fields['stages'])}")
         names = ("depth", "planes", "downsample", "robust")
         stages = []
         for position, entry in enumerate(fields["stages"]):
@@ -175,10 +176,10 @@ def network_from_json(text: str) -> Network:
     return network_from_dict(_parse_json(text))
 
 
-def _parse_json(text: str) -> object:
+def _parse_json(text: str | bytes) -> object:
     try:
-        return json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise ValueError(f"network must be JSON, got text that is not: {error}") from None
 
 
@@ -301,11 +302,11 @@ def read_network(name_or_file: str, input: tuple[int, int, int] = (3, 32, 32), c
         ValueError: the name is unknown, or the file holds no valid spec; the message names file and field.
     """
     path = Path(name_or_file)
-    if path.suffix == ".json" or path.is_file():
-        try:
-            return network_from_json(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ValueError(f"network file {name_or_file!r} cannot be read: {error.strerror}") from None
-        except ValueError as error:
-            raise ValueError(f"network file {name_or_file!r}: {error}") from None
+    try:
+        if path.suffix == ".json" or path.is_file():
+            return network_from_dict(_parse_json(path.read_bytes()))
+    except OSError as error:
+        raise ValueError(f"network file {shown(name_or_file)} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise ValueError(f"network file {shown(name_or_file)}: {error}") from None
     return named_network(name_or_file, input=input, classes=classes)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rcnas_env.image_shape import require_input_shape
-from rcnas_env.validation import require_boolean, require_choice, require_fields, require_integer
+from rcnas_env.validation import require_boolean, require_choice, require_fields, require_integer, shown
 
 OPERATIONS = (
     "none",
@@ -43,6 +43,8 @@ MIN_LAYERS = 3
 MAX_LAYERS = 1_024
 MAX_CHANNELS = 4_096
 MAX_NODES = 64
+MAX_CLASSES = 1_000_000
+"""Of any network; ImageNet-21k has 21,841."""
 
 Edge = tuple[str, int]
 """(operation, index of the state that it reads)."""
@@ -72,24 +74,36 @@ class Genotype:
 
 def _require_cell(field: str, value: object) -> tuple[Node, ...]:
     if not isinstance(value, list | tuple) or not 1 <= len(value) <= MAX_NODES:
-        raise ValueError(f"{field} must be a list of 1 to {MAX_NODES} nodes, got {value!r}")
+        raise ValueError(f"{field} must be a list of 1 to {MAX_NODES} nodes, got {shown(value)}")
     nodes = []
     for position, node in enumerate(value):
         place = f"{field}[{position}]"
         if not isinstance(node, list | tuple) or not 1 <= len(node) <= MAX_NODES:
-            raise ValueError(f"{place} must be a list of 1 to {MAX_NODES} edges [operation, state], got {node!r}")
+            raise ValueError(f"{place} must be a list of 1 to {MAX_NODES} edges [operation, state], got {shown(node)}")
         nodes.append(tuple(_require_edge(f"{place}[{i}]", edge, position + 1) for i, edge in enumerate(node)))
     return tuple(nodes)
 
 
 def _require_edge(field: str, value: object, last_state: int) -> Edge:
     if not isinstance(value, list | tuple) or len(value) != 2:
-        raise ValueError(f"{field} must be an edge [operation, state], got {value!r}")
+        raise ValueError(f"{field} must be an edge [operation, state], got {shown(value)}")
     operation, state = value
     return (
         require_choice(f"{field}[0] (operation)", operation, OPERATIONS),
         require_integer(f"{field}[1] (state)", state, 0, last_state),
     )
+
+
+def require_classes(value: object) -> int:
+    """Return `value`, a network's number of classes.
+
+    Raises:
+        ValueError: it is no integer from 2 to MAX_CLASSES.
+    """
+    classes = require_integer("classes", value, 2)
+    if classes > MAX_CLASSES:
+        raise ValueError(f"classes must be at most {MAX_CLASSES}, got {shown(classes)}")
+    return classes
 
 
 @dataclass(frozen=True)
@@ -102,7 +116,7 @@ class CellNetworkSpec:
     affine: whether the cells' batch norms learn a scale and a shift (RobNet's do not; the stem's always does).
     stem_stride: 1, or 2 for 64×64 images.
     input: one image's channels, height, width.
-    classes: at least 2.
+    classes: from 2 to MAX_CLASSES.
 
     Raises:
         ValueError: a field is out of range; the message names it.
@@ -118,13 +132,13 @@ class CellNetworkSpec:
 
     def __post_init__(self) -> None:
         if not isinstance(self.genotype, Genotype):
-            raise ValueError(f"genotype must be a Genotype, got {self.genotype!r}")
+            raise ValueError(f"genotype must be a Genotype, got {shown(self.genotype)}")
         object.__setattr__(self, "layers", require_integer("layers", self.layers, MIN_LAYERS, MAX_LAYERS))
         object.__setattr__(self, "channels", require_integer("channels", self.channels, 1, MAX_CHANNELS))
         require_boolean("affine", self.affine)
         object.__setattr__(self, "stem_stride", require_integer("stem_stride", self.stem_stride, 1, 4))
         object.__setattr__(self, "input", require_input_shape("input", self.input))
-        object.__setattr__(self, "classes", require_integer("classes", self.classes, 2))
+        object.__setattr__(self, "classes", require_classes(self.classes))
 
     def with_data(self, input: tuple[int, int, int], classes: int) -> CellNetworkSpec:
         """The same network for images of another shape and another number of classes."""

@@ -12,6 +12,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 from rcnas_env.architecture import ROBUST_MIN_PLANES, NetworkSpec, StageSpec
+from rcnas_env.validation import shown
 
 Action = Mapping[str, NDArray[Any]]
 """{"keep": float (N_stage, 2), "switch": 0/1 (N_stage, 2)}."""
@@ -43,7 +44,7 @@ def validate_action(action: object, stages: int = 3) -> tuple[NDArray[np.float64
         ValueError: a part is missing, of another shape, not a number, or outside its range.
     """
     if not isinstance(action, Mapping) or set(action) != {"keep", "switch"}:
-        given = sorted(map(str, action)) if isinstance(action, Mapping) else repr(action)
+        given = sorted(map(str, action)) if isinstance(action, Mapping) else shown(action)
         raise ValueError(f'action must be {{"keep": …, "switch": …}}, got {given}')
     keep = _numbers("keep", action["keep"], stages, "numbers in [0, 1]")
     switch = _numbers("switch", action["switch"], stages, "zeros and ones")
@@ -57,10 +58,10 @@ def validate_action(action: object, stages: int = 3) -> tuple[NDArray[np.float64
 def _numbers(part: str, value: object, stages: int, allowed: str) -> NDArray[np.float64]:
     try:
         array = np.asarray(value)
-    except (TypeError, ValueError):  # rows of unequal length, for instance
+    except (TypeError, ValueError, RuntimeError):  # rows of unequal length, a tensor that needs a gradient
         array = np.asarray(None)
     if array.dtype.kind not in "biuf":
-        raise ValueError(f"action[{part!r}] must be {allowed}, got {value!r}")
+        raise ValueError(f"action[{part!r}] must be {allowed}, got {shown(value)}")
     if array.shape != (stages, 2):
         raise ValueError(f"action[{part!r}] must have shape ({stages}, 2), got {array.shape}")
     return array.astype(np.float64)

@@ -25,7 +25,7 @@ from rcnas_env.presets import preset_entry
 from rcnas_env.rendering import RENDER_MODES, Renderer
 from rcnas_env.task import ATTACK_SOURCES, N_STAGE, Task, Tasks, make_task_source
 from rcnas_env.training.recipe import Recipe, make_recipe
-from rcnas_env.validation import require_choice, require_integer, require_number
+from rcnas_env.validation import require_choice, require_integer, require_number, require_options, shown
 
 Observation = dict[str, NDArray[np.float32]]
 
@@ -157,7 +157,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
             require_choice("render_mode", render_mode, RENDER_MODES)
         self.render_mode = render_mode
         self._owns_engine = isinstance(engine, str)
-        self.evaluator = make_engine(engine, open_store(store), **(engine_options or {}))
+        self.evaluator = make_engine(engine, open_store(store), **require_options("engine_options", engine_options))
         self.action_space: spaces.Dict = compression.action_space(N_STAGE)  # type: ignore[assignment]
         self.observation_space: spaces.Dict = observation_space(self.recipe.n_eval)  # type: ignore[assignment]
         self.steps_taken = 0
@@ -241,12 +241,12 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
     def begin_episode(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Job:
         """Re-initialise the buffers and choose a task; returns the teacher's job, which `observe` needs."""
         self.tasks.reset()
-        options = options or {}
+        options = require_options("options", options)
         steps = options.get("steps_taken", self.steps_taken if seed is None else 0)
         self.steps_taken = require_integer("options['steps_taken']", steps, 0)
         given = options.get("task")
         if given is not None and not isinstance(given, Task):
-            raise ValueError(f"options['task'] must be a Task, got {given!r}")
+            raise ValueError(f"options['task'] must be a Task, got {shown(given)}")
         return self.next_task(given)
 
     def next_task(self, given: Task | None = None) -> Job:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rcnas_env.validation import require_integer
+from rcnas_env.validation import require_integer, shown
 
 
 def require_input_shape(field: str, value: object) -> tuple[int, int, int]:
@@ -12,7 +12,7 @@ def require_input_shape(field: str, value: object) -> tuple[int, int, int]:
         ValueError: it is not three positive integers.
     """
     if not isinstance(value, list | tuple) or len(value) != 3:
-        raise ValueError(f"{field} must be [channels, height, width], got {value!r}")
+        raise ValueError(f"{field} must be [channels, height, width], got {shown(value)}")
     channels, height, width = value
     return (
         require_integer(f"{field}[0] (channels)", channels, 1, 1_024),

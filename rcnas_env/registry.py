@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable, Iterator
 from typing import Generic, TypeVar
 
+from rcnas_env.validation import shown
+
 T = TypeVar("T")
 
 
@@ -17,9 +19,9 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> UnknownNameEr
     """Build the error for an unknown `name` of a `kind` ("dataset", "attack", …) among `known` names."""
     names = sorted(known)
     by_folded = {entry.lower(): entry for entry in names}
-    close = difflib.get_close_matches(str(name).lower(), by_folded, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower() if isinstance(name, str) else "", by_folded, n=1, cutoff=0.5)
     hint = f" Did you mean {by_folded[close[0]]!r}?" if close else ""
-    return UnknownNameError(f"unknown {kind} {name!r}; known: {', '.join(names) or 'none'}.{hint}")
+    return UnknownNameError(f"unknown {kind} {shown(name)}; known: {', '.join(names) or 'none'}.{hint}")
 
 
 class Registry(Generic[T]):
@@ -63,4 +65,4 @@ class Registry(Generic[T]):
         return len(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return isinstance(name, str) and name in self._entries

@@ -49,7 +49,7 @@ def depends_on_accuracy(macs: int, budget: float, annealing: float, penalty: str
 
 def linear_annealing(step: int, steps: int) -> float:
     """ε at environment step `step`: from 1 linearly to 0 after `steps` steps; 0 throughout for `steps` = 0."""
-    return max(0.0, 1.0 - step / steps) if steps > 0 else 0.0
+    return max(0.0, 1.0 - step / steps) if step < steps else 0.0
 
 
 def reward_terms(

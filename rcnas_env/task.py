@@ -13,7 +13,7 @@ from rcnas_env.architecture import NetworkSpec, named_network, network_from_dict
 from rcnas_env.attacks import attack_entry, validate_attack
 from rcnas_env.cell_architecture import CellNetworkSpec
 from rcnas_env.data import dataset_entry
-from rcnas_env.validation import require_choice, require_fields, require_number
+from rcnas_env.validation import require_choice, require_fields, require_number, shown
 
 ATTACK_SOURCES = ("student", "teacher")
 N_STAGE = 3
@@ -100,7 +100,7 @@ def resolve_teacher(teacher: object, dataset: str) -> NetworkSpec:
     if isinstance(teacher, CellNetworkSpec):
         raise ValueError(f"task.teacher must have {N_STAGE} stages, got a network of {teacher.layers} cells")
     if not isinstance(teacher, NetworkSpec):
-        raise ValueError(f"task.teacher must be a NetworkSpec or a network's name, got {teacher!r}")
+        raise ValueError(f"task.teacher must be a NetworkSpec or a network's name, got {shown(teacher)}")
     if (teacher.input, teacher.classes) != (data.input, data.classes):
         raise ValueError(
             f"task.teacher must have input {data.input} and {data.classes} classes for dataset {dataset!r}, "
@@ -133,7 +133,7 @@ class FixedTasks:
     def __post_init__(self) -> None:
         self.tasks = tuple(self.tasks)
         if not self.tasks or not all(isinstance(task, Task) for task in self.tasks):
-            raise ValueError(f"tasks must be one Task or more, got {self.tasks!r}")
+            raise ValueError(f"tasks must be one Task or more, got {shown(self.tasks)}")
 
     def reset(self) -> None:
         """Nothing to re-initialise."""
@@ -160,7 +160,7 @@ class TeacherEntry:
     def __post_init__(self) -> None:
         budgets = tuple(self.budgets) if isinstance(self.budgets, list | tuple) else ()
         if not budgets:
-            raise ValueError(f"teacher.budgets must be a list of one number of MACs or more, got {self.budgets!r}")
+            raise ValueError(f"teacher.budgets must be a list of one number of MACs or more, got {shown(self.budgets)}")
         object.__setattr__(self, "budgets", budgets)
 
 
@@ -189,11 +189,11 @@ class TaskBuffers:
     def __post_init__(self) -> None:
         for name in ("datasets", "attacks", "teachers"):
             value = getattr(self, name)
-            if isinstance(value, str) or not len(value):
-                raise ValueError(f"buffers.{name} must be a list of one entry or more, got {value!r}")
+            if isinstance(value, str | Mapping) or not isinstance(value, Sequence) or not len(value):
+                raise ValueError(f"buffers.{name} must be a list of one entry or more, got {shown(value)}")
             setattr(self, name, tuple(value))
         if not all(isinstance(entry, TeacherEntry) for entry in self.teachers):
-            raise ValueError(f"buffers.teachers must be TeacherEntry objects, got {self.teachers!r}")
+            raise ValueError(f"buffers.teachers must be TeacherEntry objects, got {shown(self.teachers)}")
         self.base_tasks()  # every combination is validated before any training
 
     def base_tasks(self) -> tuple[Task, ...]:
@@ -239,5 +239,5 @@ def make_task_source(tasks: Tasks) -> TaskSource:
     if isinstance(tasks, list | tuple):
         return FixedTasks(tuple(tasks))
     if not all(hasattr(tasks, name) for name in ("reset", "sample", "add_student")):
-        raise ValueError(f"tasks must be a Task, a list of them, or a TaskSource, got {tasks!r}")
+        raise ValueError(f"tasks must be a Task, a list of them, or a TaskSource, got {shown(tasks)}")
     return tasks  # type: ignore[return-value]

@@ -7,6 +7,18 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+MOST_SHOWN = 300
+"""Characters of a wrong value that an error repeats."""
+
+
+def shown(value: object) -> str:
+    """`value` as an error names it: cut at MOST_SHOWN characters; only its type where it cannot be written out."""
+    try:
+        text = repr(value)
+    except Exception:  # an integer of thousands of digits, lists nested too deeply, an object's own repr
+        return f"a value of type {type(value).__name__} that cannot be printed"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}… ({len(text):,} characters)"
+
 
 def require_integer(field: str, value: object, minimum: int, maximum: int | None = None) -> int:
     """Return `value` as an int within [minimum, maximum].
@@ -18,10 +30,10 @@ def require_integer(field: str, value: object, minimum: int, maximum: int | None
         return value  # thousands of times a second, on the way to a table's answer
     allowed = f"an integer of at least {minimum}" if maximum is None else f"an integer from {minimum} to {maximum}"
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise ValueError(f"{field} must be {allowed}, got {value!r}")
+        raise ValueError(f"{field} must be {allowed}, got {shown(value)}")
     number = int(value)
     if number < minimum or (maximum is not None and number > maximum):
-        raise ValueError(f"{field} must be {allowed}, got {value!r}")
+        raise ValueError(f"{field} must be {allowed}, got {shown(value)}")
     return number
 
 
@@ -43,11 +55,14 @@ def require_number(
     if maximum < math.inf:
         parts.append(f"at most {maximum:g}")
     allowed = "a finite number" + (f", {' and '.join(parts)}" if parts else "")
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ValueError(f"{field} must be {allowed}, got {value!r}")
-    number = float(value)
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
+    except OverflowError:  # an integer beyond a float's range
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{field} must be {allowed}, got {shown(value)}")
     if number < minimum or number > maximum or (exclusive_minimum and number == minimum):
-        raise ValueError(f"{field} must be {allowed}, got {value!r}")
+        raise ValueError(f"{field} must be {allowed}, got {shown(value)}")
     return number
 
 
@@ -58,7 +73,7 @@ def require_boolean(field: str, value: object) -> bool:
         ValueError: it is not one.
     """
     if not isinstance(value, bool):
-        raise ValueError(f"{field} must be true or false, got {value!r}")
+        raise ValueError(f"{field} must be true or false, got {shown(value)}")
     return value
 
 
@@ -68,8 +83,8 @@ def require_choice(field: str, value: object, choices: Sequence[str]) -> str:
     Raises:
         ValueError: it is none of them.
     """
-    if value not in choices:
-        raise ValueError(f"{field} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{field} must be one of {', '.join(map(repr, choices))}, got {shown(value)}")
     return str(value)
 
 
@@ -83,10 +98,23 @@ def require_fields(
     """
     allowed = ", ".join([*required, *(f"{name} (optional)" for name in optional)])
     if not isinstance(value, Mapping):
-        raise ValueError(f"{field} must be an object with the fields {allowed}, got {value!r}")
+        raise ValueError(f"{field} must be an object with the fields {allowed}, got {shown(value)}")
     missing = [name for name in required if name not in value]
     unknown = [name for name in value if name not in required and name not in optional]
     if missing or unknown:
-        problems = [f"missing {name!r}" for name in missing] + [f"unknown {name!r}" for name in unknown]
+        problems = [f"missing {name!r}" for name in missing] + [f"unknown {shown(name)}" for name in unknown[:10]]
         raise ValueError(f"{field} must have the fields {allowed}: {', '.join(problems)}")
+    return value
+
+
+def require_options(field: str, value: object) -> Mapping[str, Any]:
+    """Return `value`, a mapping from names; an empty one for None.
+
+    Raises:
+        ValueError: it is no such mapping.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{field} must be a mapping from names to values, got {shown(value)}")
     return value

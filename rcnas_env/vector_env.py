@@ -18,7 +18,7 @@ from rcnas_env.evaluation.evaluator import Evaluator, OnDone, make_engine
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import Store, open_store
-from rcnas_env.validation import require_integer
+from rcnas_env.validation import require_integer, require_options, shown
 
 Arrays = NDArray[Any]
 
@@ -56,7 +56,7 @@ class RCNASVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         self.num_envs = require_integer("num_envs", num_envs, 1)
         self.max_episode_steps = require_integer("max_episode_steps", max_episode_steps, 1)
         self._owns_engine = isinstance(engine, str)
-        self.evaluator = make_engine(engine, open_store(store), **(engine_options or {}))
+        self.evaluator = make_engine(engine, open_store(store), **require_options("engine_options", engine_options))
         # each environment has buffers of its own: students of one episode are no teachers of another
         self.envs = [
             RCNASEnv(tasks=deepcopy(tasks), engine=self.evaluator, store=None, **options) for _ in range(self.num_envs)
@@ -75,12 +75,14 @@ class RCNASVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
         """Reset every environment; one seed is spread as seed, seed + 1, … over them."""
+        if seed is not None and not isinstance(seed, list):
+            seed = require_integer("seed", seed, 0)
         first = seed  # a name that the comprehension's type does not widen again
         seeds = (
             first if isinstance(first, list) else [None if first is None else first + i for i in range(self.num_envs)]
         )
         if len(seeds) != self.num_envs:
-            raise ValueError(f"seed must be one integer or {self.num_envs} of them, got {seed!r}")
+            raise ValueError(f"seed must be one integer or {self.num_envs} of them, got {shown(seed)}")
         jobs: list[Job | None] = []
         for env, own_seed in zip(self.envs, seeds, strict=True):
             super(RCNASEnv, env).reset(seed=own_seed)
@@ -100,8 +102,8 @@ class RCNASVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         Raises:
             ValueError: actions are not batched parts of RCNASEnv's action, one row an environment.
         """
-        if not isinstance(actions, Mapping) or any(len(part) != self.num_envs for part in actions.values()):
-            raise ValueError(f"actions must be a mapping of parts with {self.num_envs} rows each, got {actions!r}")
+        if not isinstance(actions, Mapping) or any(_rows(part) != self.num_envs for part in actions.values()):
+            raise ValueError(f"actions must be a mapping of parts with {self.num_envs} rows each, got {shown(actions)}")
         for env in self.envs:
             env.steps_taken = self.steps_taken
         steps = [
@@ -148,3 +150,11 @@ class RCNASVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         teachers = self._evaluate(teacher_jobs)
         single = [env.observe(teacher) for env, teacher in zip(self.envs, teachers, strict=True) if teacher]
         return {part: np.stack([observation[part] for observation in single]) for part in single[0]}
+
+
+def _rows(part: object) -> int:
+    """The number of rows of a part of the actions; −1 for what has none."""
+    try:
+        return len(part) if hasattr(part, "__getitem__") and not isinstance(part, str | bytes | Mapping) else -1
+    except TypeError:  # an array of no dimension, a type
+        return -1

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rcnas_env.validation import require_number
+from rcnas_env.strict_json import parse_json
+from rcnas_env.validation import require_integer, require_number
 
 _NOTE = "note."
 """What the names of a component's own tensors begin with in the file."""
@@ -127,7 +128,7 @@ class ProgressFile:
                 if archive.zip.testzip() is not None:  # a part read short, by a damaged shape, is not checked else
                     return
                 arrays = {name: torch.from_numpy(archive[name]) for name in archive.files if name != "header"}
-                header = json.loads(str(archive["header"]))
+                header = parse_json(str(archive["header"]))
             self._require_match(header, arrays, state)
             generator.set_state(arrays.pop("generator"))  # last: it is refused, or done, as a whole
         except Exception:  # numpy, zipfile and zlib raise a dozen types, untold ones among them, for damaged files
@@ -187,15 +188,18 @@ class ProgressFile:
             warnings.warn(text, ProgressWarning, stacklevel=3)
 
     def _require_match(self, header: Any, arrays: Mapping[str, Tensor], state: AttackState) -> None:
+        adversarial, standing, survivors = (arrays[name] for name in ("adversarial", "standing", "survivors"))
         fits = (
             header["digest"] == self.digest
-            and arrays["adversarial"].shape == state.adversarial.shape
-            and arrays["standing"].shape == state.standing.shape
-            and "survivors" in arrays
-            and {"component", "batch", "broken"} <= set(header)
+            and (adversarial.shape, adversarial.dtype) == (state.adversarial.shape, torch.float32)
+            and (standing.shape, standing.dtype) == (state.standing.shape, torch.bool)
+            and (survivors.ndim, survivors.dtype) == (1, torch.int64)
+            and bool(((survivors >= 0) & (survivors < len(standing))).all())
         )
         if not fits:
             raise ValueError(f"{self.path.name} is of another attack")
+        for name, value in {"component": header["component"], "batch": header["batch"], **header["broken"]}.items():
+            require_integer(name, value, 0)
 
     def _write(self, arrays: Mapping[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -70,10 +70,15 @@ def image_folder_entry(argument: str) -> DatasetEntry:
     matched = re.fullmatch(r"(?P<path>.+?)(@(?P<size>\d+))?", argument, re.DOTALL)
     if matched is None:
         raise ValueError(f"dataset must be {FAMILY}:PATH or {FAMILY}:PATH@SIZE, got {FAMILY + ':' + argument!r}")
-    size = int(matched["size"] or DEFAULT_SIZE)
+    size = int((matched["size"] or str(DEFAULT_SIZE))[:100])  # beyond Python's limit of 4,300 digits the error would be its own
     require_integer(f"size of dataset {FAMILY}:PATH@SIZE (pixels)", size, MIN_SIZE, MAX_SIZE)
-    root = Path(os.path.abspath(Path(matched["path"]).expanduser()))
-    listing = list_images(root)
+    try:
+        root = Path(os.path.abspath(Path(matched["path"]).expanduser()))
+        listing = list_images(root)
+    except DataUnavailableError:
+        raise
+    except (OSError, RuntimeError) as error:  # no permission, links in a circle, a name too long, nobody's home
+        raise DataUnavailableError(f"dataset {FAMILY}:{matched['path'][:300]} cannot be listed: {error}") from None
     return DatasetEntry(
         name=f"{FAMILY}:{root}@{size}",
         input=(3, size, size),
@@ -140,7 +145,7 @@ def _list_part(root: Path, part: str, digest: hashlib._Hash) -> tuple[tuple[str,
     folders = [each for each in _visible(root / part) if each.is_dir()]
     images: list[tuple[str, int]] = []
     for label, folder in enumerate(folders):
-        files = [file for file in _visible(folder) if file.name.lower().endswith(SUFFIXES) and file.is_file()]
+        files = [file for file in _visible(folder) if file.name.lower().endswith(SUFFIXES) and _is_file(file)]
         if not files:
             raise ValueError(f"{folder.path} must hold at least one image ({', '.join(SUFFIXES)}), has none")
         for file in files:
@@ -150,6 +155,13 @@ def _list_part(root: Path, part: str, digest: hashlib._Hash) -> tuple[tuple[str,
             digest.update(os.fsencode(stamp))
             images.append((file.path, label))
     return tuple(folder.name for folder in folders), tuple(images)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # links in a circle
+        return False
 
 
 def _visible(folder: os.PathLike[str]) -> Iterator[os.DirEntry[str]]:

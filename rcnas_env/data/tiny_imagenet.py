@@ -49,19 +49,26 @@ class _Tree:
 
     origin: for errors;
     names: paths of all files, relative, with "/" between folders;
-    read: path → contents.
+    read: path → contents; raises OSError.
     """
 
     origin: str
     names: frozenset[str]
     read: Callable[[str], bytes]
 
+    def contents(self, name: str) -> bytes:
+        """What the file `name` holds."""
+        try:
+            return self.read(name)
+        except OSError as error:  # a folder in its place, links in a circle
+            raise DataCorruptError(f"{self.origin}: {name} cannot be read: {error.strerror}") from None
+
     def text(self, name: str) -> list[list[str]]:
         """The fields of each line of the text file `name`, which tabs or spaces separate."""
         if name not in self.names:
             raise DataCorruptError(f"{self.origin} must hold {name}, which is missing")
         try:
-            lines = self.read(name).decode("ascii").splitlines()
+            lines = self.contents(name).decode("ascii").splitlines()
         except UnicodeDecodeError as error:
             raise DataCorruptError(f"{self.origin}: {name} must be a text file: {error}") from error
         return [line.split() for line in lines if line.strip()]
@@ -147,7 +154,7 @@ def _require_count(tree: _Tree, what: str, found: int, wanted: int) -> None:
 def _decode(tree: _Tree, images: list[tuple[str, int]]) -> ImageSet:
     def decode(index: int) -> Image:
         path = images[index][0]
-        image = decode_rgb(tree.read(path), f"{tree.origin}: {path}")
+        image = decode_rgb(tree.contents(path), f"{tree.origin}: {path}")
         if image.size != (SIZE, SIZE):
             raise DataCorruptError(f"{tree.origin}: {path} must be {SIZE}×{SIZE} pixels, is {image.size}")
         return image

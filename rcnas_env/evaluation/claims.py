@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rcnas_env.strict_json import parse_json
 from rcnas_env.validation import require_number
 
 STALE_AFTER_SECONDS = 60.0
@@ -209,7 +210,7 @@ def this_process() -> dict[str, Any]:
 def _holder_is_gone(content: bytes) -> bool:
     """Whether a claim names a process of this machine that does not run any more; False where that is unknown."""
     try:
-        holder = json.loads(content)
+        holder = parse_json(content)
         named = (holder["host"], holder["machine"])
         process = holder["pid"]
     except (ValueError, KeyError, TypeError):

@@ -21,6 +21,8 @@ from typing import Any, Literal
 from safetensors import SafetensorError, deserialize
 
 from rcnas_env.evaluation.record import Evaluation
+from rcnas_env.strict_json import parse_json
+from rcnas_env.validation import require_boolean, require_number
 
 Kind = Literal["evaluations", "trainings"]
 """What an entry is of, and the folder that it lies in."""
@@ -125,8 +127,11 @@ def _evaluation(key: str, record: dict[str, Any]) -> Evaluation:
 
 def _require_training(report: dict[str, Any], weights: bytes) -> None:
     """Require what a measurement needs: the report's `seconds` and `diverged`, and weights that can be read."""
-    if not isinstance(report.get("diverged"), bool) or not isinstance(report.get("seconds"), int | float):
-        raise DamagedEntryError("no report: it must say seconds and whether the training diverged")
+    try:
+        require_boolean("diverged", report.get("diverged"))
+        require_number("seconds", report.get("seconds"), minimum=0.0)
+    except ValueError as error:
+        raise DamagedEntryError(f"no report: it must say seconds and whether the training diverged: {error}") from None
     try:
         deserialize(weights)
     except SafetensorError as error:
@@ -144,16 +149,12 @@ def _sealed(value: Mapping[str, Any]) -> bytes:
 
 def _object(content: bytes) -> dict[str, Any]:
     try:
-        value = json.loads(content.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(content)
+    except ValueError as error:
         raise DamagedEntryError(f"no JSON: {str(error)[:200]}") from error
     if not isinstance(value, dict):
         raise DamagedEntryError("no JSON object")
     return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def _unsealed(value: dict[str, Any], names: set[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from rcnas_env.validation import require_boolean, require_integer, require_number
+from rcnas_env.validation import require_boolean, require_fields, require_integer, require_number, shown
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,8 @@ class Evaluation:
         Raises:
             ValueError: a field is missing, unknown, or not what the class documents.
         """
-        names = {entry.name for entry in fields(cls)} - {"from_store"}
-        if set(value) != names:
-            raise ValueError(f"evaluation record must have the fields {sorted(names)}, got {sorted(value)}")
-        given = dict(value)
+        names = [entry.name for entry in fields(cls) if entry.name != "from_store"]
+        given = dict(require_fields("evaluation record", value, names))
         for name in ("params", "macs", "images"):
             given[name] = require_integer(f"evaluation.{name}", given[name], 0)
         for name in ("clean_accuracy", "robust_accuracy", "zero_perturbations"):
@@ -79,7 +77,7 @@ class Evaluation:
         given["adversarial_loss"] = math.inf if loss is None else require_number("evaluation.adversarial_loss", loss)
         require_boolean("evaluation.diverged", given["diverged"])
         if not isinstance(given["key"], str) or not isinstance(given["provenance"], Mapping):
-            raise ValueError(f"evaluation must have a string as key and an object as provenance, got {value!r}")
+            raise ValueError(f"evaluation must have a string as key and an object as provenance, got {shown(value)}")
         given["robust"] = tuple(bool(entry) for entry in _per_image(given, "robust", maximum=1, may_be_empty=False))
         given["lips"] = tuple(_per_image(given, "lips", maximum=math.inf, may_be_empty=True))
         return cls(**given, from_store=from_store)
@@ -90,7 +88,10 @@ def _per_image(given: Mapping[str, Any], name: str, maximum: float, may_be_empty
     values, images = given[name], given["images"]
     fits = isinstance(values, list | tuple) and (len(values) == images or (may_be_empty and not values))
     numbers = fits and {type(entry) for entry in values} <= {int, float, bool}
-    # a NaN fails the sum where it slips through the extremes
-    if not numbers or (values and not (min(values) >= 0 and max(values) <= maximum and sum(values) >= 0)):
-        raise ValueError(f"evaluation.{name} must be {images} numbers from 0 to {maximum}, got {values!r}")
+    try:  # a NaN fails the sum where it slips through the extremes
+        numbers = numbers and (not values or (min(values) >= 0 and max(values) <= maximum and sum(values) >= 0))
+    except OverflowError:  # of an integer beyond a float's range, in the sum
+        numbers = False
+    if not numbers:
+        raise ValueError(f"evaluation.{name} must be {images} numbers from 0 to {maximum}, got {shown(values)}")
     return list(values)

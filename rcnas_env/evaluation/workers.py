@@ -1,14 +1,20 @@
-"""Worker processes of the trained engine, each with one call at a time: what happens to one concerns no other."""
+"""Worker processes, each with one call at a time: what happens to one concerns no other.
+
+The trained engine's, and the arena's. They end with the process that started them, and leave Ctrl-C to it: a terminal
+sends SIGINT to all of them at once, and only that process knows what is to be cleaned up.
+"""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -26,10 +32,11 @@ class Workers:
 
     Args:
         count: at least 1.
+        prepare: called once in each process, before its first call; a function of a module.
     """
 
-    def __init__(self, count: int) -> None:
-        self._count = count
+    def __init__(self, count: int, prepare: Callable[[], None] | None = None) -> None:
+        self._count, self._prepare = count, prepare
         self._workers: list[_Worker] = []
         self._given: WeakKeyDictionary[Future[Any], tuple[_Worker, float]] = WeakKeyDictionary()
 
@@ -40,8 +47,9 @@ class Workers:
             worker.close()
         chosen = next((worker for worker in self._workers if worker.idle), None)
         if chosen is None and len(self._workers) < self._count:
-            chosen = _Worker()
-            self._workers.append(chosen)
+            chosen = _Worker(self._prepare)
+            self._workers.append(chosen)  # before it starts: an interruption must not leave one that nobody knows
+            chosen.start()
         chosen = chosen or self._workers[0]
         call = chosen.submit(function, *arguments)
         self._given[call] = chosen, time.monotonic()
@@ -61,6 +69,11 @@ class Workers:
         """End the process of a call that is running, at once; does nothing to a call that is done."""
         if not call.done():
             self._given[call][0].kill()
+
+    def kill_all(self) -> None:
+        """End all processes at once, calls that are running included."""
+        for worker in self._workers:
+            worker.kill()
 
     def close(self) -> None:
         """Stop all processes, after the calls that are running."""
@@ -85,13 +98,18 @@ class _Context(SpawnContext):
 class _Worker:
     """One process, and the call that it was given last."""
 
-    def __init__(self) -> None:
+    def __init__(self, prepare: Callable[[], None] | None) -> None:
         self._context = _Context()
-        self._executor = ProcessPoolExecutor(1, mp_context=self._context, initializer=_end_with_the_parent)
+        self._executor = ProcessPoolExecutor(1, mp_context=self._context, initializer=_begin, initargs=(prepare,))
         self._call: Future[Any] | None = None
         self._killed = False
         self.ready_at: float | None = None  # monotonic seconds
-        self._executor.submit(_load).add_done_callback(self._note_start)
+
+    def start(self) -> None:
+        """Start the process."""
+        with _sigint_blocked():  # the process that is started here inherits it
+            started = self._executor.submit(_load)
+        started.add_done_callback(self._note_start)
 
     @property
     def idle(self) -> bool:
@@ -120,10 +138,12 @@ class _Worker:
 
     def kill(self) -> None:
         self._killed = True
-        if self._context.process is not None:
+        if self._context.process is not None and self._context.process.pid is not None:
             self._context.process.kill()
 
     def close(self) -> None:
+        if self.ready_at is None and self.idle:  # it is still starting, for nobody
+            self.kill()
         self._executor.shutdown(cancel_futures=True)
 
     def _note_start(self, loaded: Future[None]) -> None:
@@ -134,6 +154,27 @@ class _Worker:
 def _load() -> None:
     """In a worker process: import what calls need, seconds of work that are no call's own."""
     import rcnas_env.evaluation.work  # noqa: F401
+
+
+@contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Hold SIGINT back from this thread; one that comes meanwhile is not lost, but comes afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(prepare: Callable[[], None] | None) -> None:
+    """In a worker process: what comes before its first call."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as blocked as it was before, and where it could not be blocked too
+    _end_with_the_parent()
+    if prepare is not None:
+        prepare()
 
 
 def _end_with_the_parent() -> None:

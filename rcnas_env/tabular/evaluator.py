@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.tabular.table import Floats, Table, load_table
 from rcnas_env.task import Task
 from rcnas_env.training.recipe import Recipe
-from rcnas_env.validation import require_boolean
+from rcnas_env.validation import require_boolean, shown
 
 HOW_COMPUTED = ("precision", "threads", "folded", "attack_batch_size", "n_test")
 """Recipe fields that a job may have otherwise than the table: they say how it is computed, not what."""
@@ -33,7 +34,9 @@ class TableEvaluator:
     """
 
     def __init__(self, table: str | Table, noise: bool = True) -> None:
-        self.table = table if isinstance(table, Table) else load_table(table)
+        if not isinstance(table, str | Path | Table):
+            raise ValueError(f"table must be a table's name or path, or a Table, got {shown(table)}")
+        self.table = table if isinstance(table, Table) else load_table(str(table))
         self.noise = require_boolean("noise", noise)
         self._recipes: dict[Recipe, None] = {}
         self._attacks: dict[Task, int] = {}  # of tasks found valid: thousands of jobs a second have the same

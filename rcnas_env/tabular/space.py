@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,9 @@ PLANES_UNIT = 8
 
 MOST_NETWORKS = 1_000_000
 """Enumerating more would take gigabytes."""
+
+MOST_OF_A_STAGE = 1_000
+"""Stages that one action makes of one stage; enumerating all takes time with their square."""
 
 Rows = NDArray[np.int64]
 Stages = NDArray[np.int64]
@@ -48,6 +52,19 @@ def _stage_order(stage: StageSpec) -> tuple[int, int, bool, bool]:
     return stage.planes, stage.depth, stage.downsample, stage.robust
 
 
+def _require_enumerable(teacher: NetworkSpec) -> None:
+    """Raise a ValueError before an enumeration that would not end in reasonable time.
+
+    One action makes at least widths × depths × 2 (down-sampling) basic stages of a stage.
+    """
+    fewest = [2 * stage.depth * (stage.planes // planes_multiple(stage.planes)) for stage in teacher.stages]
+    if max(fewest) > MOST_OF_A_STAGE or math.prod(fewest) > MOST_NETWORKS:
+        raise ValueError(
+            f"teacher must have at most {MOST_NETWORKS:,} students of students, got {math.prod(fewest):,} or more (and "
+            f"at most {MOST_OF_A_STAGE:,} of a stage, got {max(fewest):,})"
+        )
+
+
 class StudentSpace:
     """The closure of one teacher under compression: every combination of what each of its stages can become.
 
@@ -57,16 +74,18 @@ class StudentSpace:
         teacher: whose students, and their students, make up the space; it is a row itself.
 
     Raises:
-        ValueError: there are more than MOST_NETWORKS of them, or the teacher's planes are no multiples of 8.
+        ValueError: there are more than MOST_NETWORKS of them, a stage has more than MOST_OF_A_STAGE, or
+            the teacher's planes are no multiples of 8.
     """
 
     def __init__(self, teacher: NetworkSpec) -> None:
         if any(stage.planes % PLANES_UNIT for stage in teacher.stages):
             raise ValueError(f"teacher's planes must be multiples of {PLANES_UNIT}, got {teacher.to_json()}")
+        _require_enumerable(teacher)
         self.teacher = teacher
         self.choices = tuple(stage_students(stage) for stage in teacher.stages)
         self._sizes = tuple(len(choices) for choices in self.choices)
-        if (count := int(np.prod(self._sizes))) > MOST_NETWORKS:
+        if (count := math.prod(self._sizes)) > MOST_NETWORKS:
             raise ValueError(f"teacher must have at most {MOST_NETWORKS:,} students of students, got {count:,}")
         # strides turn the choices of the stages into a row, like the digits of a number
         self._strides = np.array([int(np.prod(self._sizes[position + 1 :])) for position in range(len(self._sizes))])

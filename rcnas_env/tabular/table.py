@@ -22,11 +22,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
-import json
 import math
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -36,8 +33,11 @@ from numpy.typing import NDArray
 
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.registry import unknown_name
+from rcnas_env.strict_json import parse_json
+from rcnas_env.tabular.archive import read_arrays
 from rcnas_env.tabular.space import StudentSpace
 from rcnas_env.training.recipe import Recipe
+from rcnas_env.validation import require_integer, require_number, shown
 
 TABLES = Path(__file__).parent / "tables"
 """The tables that come with the package."""
@@ -182,7 +182,14 @@ def _validate_card(card: Mapping[str, Any]) -> None:
     }
     for field, kind in kinds.items():
         if not isinstance(card[field], kind):
-            raise TableError(f"card's {field} must be of type {kind[0].__name__}, got {card[field]!r}")
+            raise TableError(f"card's {field} must be of type {kind[0].__name__}, got {shown(card[field])}")
+    if not all(isinstance(attack, str) for attack in card["attacks"]) or not card["attacks"]:
+        raise TableError(f"card's attacks must be names, got {shown(card['attacks'])}")
+    try:
+        require_integer("card's images", card["images"], 1)
+        require_number("card's epsilon", card["epsilon"], minimum=0.0, maximum=1.0)
+    except ValueError as error:
+        raise TableError(str(error)) from None
 
 
 def _validated(arrays: Mapping[str, NDArray[Any]], networks: int, attacks: int, images: int) -> dict[str, NDArray[Any]]:
@@ -208,9 +215,28 @@ def _validated(arrays: Mapping[str, NDArray[Any]], networks: int, attacks: int, 
         given = arrays[name].shape
         if len(given) != len(shape) or any(w not in (None, g) for w, g in zip(shape, given, strict=True)):
             raise TableError(f"table's {name} must have shape {shape}, got {given}")
+        _require_values(name, arrays[name], networks, images)
         checked[name] = arrays[name].copy()
         checked[name].flags.writeable = False
     return checked
+
+
+def _require_values(name: str, array: NDArray[Any], networks: int, images: int) -> None:
+    """Raise a TableError for values that some question to the table would fail on."""
+    counts = {"recorded_row": networks - 1, "recorded_seed": math.inf, "recorded_correct": images}
+    highest = {"params": math.inf, "macs": math.inf, "angle": 65_535, **counts}.get(name)
+    if array.dtype.kind not in ("f" if highest is None else "iu"):
+        kind = "floats" if highest is None else "integers"
+        raise TableError(f"table's {name} must be {kind}, got {array.dtype}")
+    if name == "residuals" and not len(array):
+        raise TableError("table's residuals must be one or more, got none")
+    if not array.size:
+        return
+    if highest is None:
+        if not np.isfinite(array).all():
+            raise TableError(f"table's {name} must be finite, got values that are not")
+    elif array.min() < 0 or array.max() > highest:
+        raise TableError(f"table's {name} must be from 0 to {highest}, got {array.min()} to {array.max()}")
 
 
 def expected_shares(angles: Floats, residuals: Floats) -> Floats:
@@ -245,22 +271,28 @@ def load_table(name: str) -> Table:
     """
     base = str(TABLES / name) if name in known_tables() else re.sub(r"\.(npz|json)$", "", str(name))
     arrays_file, card_file = Path(base + ".npz"), Path(base + ".json")
-    if not arrays_file.is_file() or not card_file.is_file():
-        raise unknown_name("table", name, known_tables())
-    content = arrays_file.read_bytes()
     try:
-        card = json.loads(card_file.read_text(encoding="utf-8"))
+        there = arrays_file.is_file() and card_file.is_file()
+    except OSError:  # a name that is too long
+        there = False
+    if not there:
+        raise unknown_name("table", name, known_tables())
+    try:
+        content, described = arrays_file.read_bytes(), card_file.read_bytes()
+    except OSError as error:
+        raise TableError(f"table {shown(name)} cannot be read: {error.strerror}") from None
+    try:
+        card = parse_json(described)
     except ValueError as error:
         raise TableError(f"{card_file.name} must be a table's card in JSON, got {error}") from error
     missing = [field for field in CARD_FIELDS if not isinstance(card, dict) or field not in card]
     if missing or card["format"] != FORMAT:
         raise TableError(f"{card_file.name} must be a card of format {FORMAT} with {', '.join(CARD_FIELDS)}")
     if hashlib.sha256(content).hexdigest() != card["sha256"]:
-        raise TableError(f"{arrays_file.name} must have the checksum that its card names, {card['sha256']}")
+        raise TableError(f"{arrays_file.name} must have the checksum that its card names, {shown(card['sha256'])}")
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            return Table(card, {key: archive[key] for key in archive.files})
+        return Table(card, read_arrays(content))
     except TableError:
         raise
-    except (ValueError, TypeError, OSError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+    except (ValueError, TypeError) as error:
         raise TableError(f"{arrays_file.name} and {card_file.name} must be a table, got {error}") from error

@@ -17,7 +17,7 @@ from rcnas_env.tabular.evaluator import TableEvaluator
 from rcnas_env.tabular.table import Table
 from rcnas_env.tabular.task_arrays import TaskBatch, task_arrays
 from rcnas_env.task import N_STAGE, Tasks
-from rcnas_env.validation import require_choice, require_integer, require_number
+from rcnas_env.validation import require_choice, require_integer, require_number, require_options, shown
 
 Arrays = NDArray[Any]
 Mask = NDArray[np.bool_]
@@ -85,11 +85,12 @@ class TabularVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
             ValueError: seed is a list: all environments draw from one generator; or options name a task.
         """
         if isinstance(seed, list):
-            raise ValueError(f"seed must be one integer for all environments, got {seed!r}")
+            raise ValueError(f"seed must be one integer for all environments, got {shown(seed)}")
         super().reset(seed=seed)
-        if "task" in (options or {}):
+        options = dict(require_options("options", options))
+        if "task" in options:
             raise ValueError("options['task'] must not be given: all environments sample from tasks")
-        steps = (options or {}).get("steps_taken", self.steps_taken if seed is None else 0)
+        steps = options.get("steps_taken", self.steps_taken if seed is None else 0)
         self.steps_taken = require_integer("options['steps_taken']", steps, 0)
         self._elapsed[:], self._finished[:] = 0, False
         self._tasks.reset(np.ones(self.num_envs, bool))
@@ -158,14 +159,16 @@ class TabularVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         """(keep, switch) of batched actions, those of environments that act inside the space, all others put there."""
         try:
             keep, switch = np.asarray(actions["keep"], np.float64), np.asarray(actions["switch"])
-        except (KeyError, TypeError, IndexError, ValueError):
-            raise ValueError(f'actions must be {{"keep": …, "switch": …}}, got {actions!r}') from None
+        except (KeyError, TypeError, IndexError, ValueError, RuntimeError, OverflowError):
+            raise ValueError(f'actions must be {{"keep": …, "switch": …}}, got {shown(actions)}') from None
         shape = (self.num_envs, N_STAGE, 2)
         if keep.shape != shape or switch.shape != shape:
             raise ValueError(f"actions' keep and switch must have shape {shape}, got {keep.shape} and {switch.shape}")
         if not acting.all():
             keep, switch = keep.copy(), switch.copy()
             keep[~acting], switch[~acting] = 1.0, 0
+        if switch.dtype.kind not in "biuf":
+            raise ValueError("actions['switch'] must be zeros and ones")
         if not ((keep >= 0) & (keep <= 1)).all():  # NaN fails too
             raise ValueError("actions['keep'] must be numbers in [0, 1]")
         if not ((switch == 0) | (switch == 1)).all():

@@ -8,9 +8,10 @@ from typing import Any
 
 from rcnas_env.training.method import known_methods
 from rcnas_env.training.precision import PRECISIONS, resolve_precision
-from rcnas_env.validation import require_boolean, require_choice, require_integer, require_number
+from rcnas_env.validation import require_boolean, require_choice, require_integer, require_number, shown
 
 SCHEDULES = ("one-cycle", "step", "constant")
+MOST_THREADS = 1_024
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Recipe:
         require_boolean("recipe.augment", self.augment)
         for name in ("epochs", "batch_size", "inner_steps", "n_eval", "attack_batch_size", "threads"):
             low = 2 if name == "batch_size" else 1  # batch norm needs two images
-            object.__setattr__(self, name, require_integer(f"recipe.{name}", getattr(self, name), low))
+            high = MOST_THREADS if name == "threads" else None
+            object.__setattr__(self, name, require_integer(f"recipe.{name}", getattr(self, name), low, high))
         for name, low in (("n_train", 2), ("n_test", 1)):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, require_integer(f"recipe.{name}", getattr(self, name), low))
@@ -99,12 +101,14 @@ class Recipe:
         """Read `to_dict`'s form; fields that are absent keep their defaults.
 
         Raises:
-            ValueError: a field is unknown or out of range.
+            ValueError: it is no mapping, or a field is unknown or out of range.
         """
         known = [field.name for field in fields(cls)]
+        if not isinstance(value, Mapping):
+            raise ValueError(f"recipe must be a mapping of its fields {', '.join(known)}, got {shown(value)}")
         unknown = [name for name in value if name not in known]
         if unknown:
-            raise ValueError(f"recipe must have no other fields than {', '.join(known)}: unknown {unknown[0]!r}")
+            raise ValueError(f"recipe must have no other fields than {', '.join(known)}: unknown {shown(unknown[0])}")
         return cls(**value)
 
     def but(self, **changes: Any) -> Recipe:
@@ -122,4 +126,4 @@ def make_recipe(recipe: Recipe | Mapping[str, Any]) -> Recipe:
         return recipe
     if isinstance(recipe, Mapping):
         return Recipe.from_dict(recipe)
-    raise ValueError(f"recipe must be a Recipe or a mapping of its fields, got {recipe!r}")
+    raise ValueError(f"recipe must be a Recipe or a mapping of its fields, got {shown(recipe)}")

@@ -1,0 +1,92 @@
+"""Long runs: memory that stays flat, and nothing that is left after close()."""
+
+from __future__ import annotations
+
+import multiprocessing.resource_tracker
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import pytest
+import torch
+
+from benchmarks.hygiene import held, live_step, slope, tabular_step, vector_step
+from rcnas_env.evaluation.store import FolderStore
+from rcnas_env.tabular.env import default_tasks
+from rcnas_env.tabular.table import load_table
+from tests import tiny
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to see what is held")
+
+ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
+    "analytic": ("analytic", {}),
+    "tabular, a table": ("tabular", {"table": "digits"}),
+    "trained, in this process": ("trained", {"device": "cpu"}),
+    "trained, two workers": ("trained", {"device": "cpu", "workers": 2}),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nothing_is_held_after_close(engine: str, tmp_path: Path) -> None:
+    name, options = ENGINES[engine]
+    multiprocessing.resource_tracker.ensure_running()  # one for the whole of a process, and so no engine's
+    own: dict[str, Any] = {"tasks": tiny.task(), "recipe": tiny.RECIPE}
+    if "table" in options:
+        table = load_table(options["table"])
+        own = {"tasks": default_tasks(table), "recipe": table.recipe}
+
+    def episode(store: Path) -> int:
+        """What it held when it was busiest: worker processes."""
+        envs = gym.make_vec(
+            "RCNAS-v0", num_envs=2, engine=name, engine_options=options, store=FolderStore(store), **own
+        )
+        envs.action_space.seed(0)
+        envs.reset(seed=0)
+        envs.step(envs.action_space.sample())
+        busy = held().processes
+        envs.close()
+        return busy
+
+    episode(tmp_path / "first")  # what a process opens once: data, libraries
+    before = held()
+    busy = episode(tmp_path / "second")
+    assert busy - before.processes == options.get("workers", 0)
+    assert held() == before
+
+
+@pytest.mark.parametrize("step", [tabular_step, lambda: vector_step(4)], ids=["one environment", "four"])
+def test_memory_is_flat_over_two_thousand_tabular_steps(step: Callable[[], Callable[[], object]]) -> None:
+    found = slope(step(), 2_000)
+    assert found["end_mib"] - found["start_mib"] < 16, found  # of hundreds; a leak of 10 KiB a step would be 20
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_a_hundred_live_steps(tmp_path: Path) -> None:
+    found = slope(live_step(tmp_path), 100)
+    assert found["end_mib"] - found["start_mib"] < 64, found  # one student's weights and gradients are some MiB
+
+
+def test_a_leak_is_seen() -> None:
+    kept: list[bytearray] = []
+    found = slope(lambda: kept.append(bytearray(b"x" * 2**17)), 200)
+    assert found["mib_per_1000_steps"] == pytest.approx(125, rel=0.2)
+    assert found["interval_95"][0] > 0
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_gpu_memory_is_given_back(tmp_path: Path) -> None:
+    def episode() -> None:
+        env = gym.make(
+            "RCNAS-v0", tasks=tiny.task(), recipe=tiny.RECIPE, engine_options={"device": "cuda"}, store=tmp_path
+        )
+        env.reset(seed=0)
+        env.step(env.action_space.sample())
+        env.close()
+
+    episode()
+    held()  # collects garbage
+    before = torch.cuda.memory_allocated()
+    episode()
+    held()
+    assert torch.cuda.memory_allocated() <= before
