@@ -22,7 +22,6 @@ import torch
 import tyro
 
 from benchmarks.summary import print_summary
-from experiments.progress import progress_bar
 from rcnas_env.evaluation.store import STORE_VARIABLE
 from rcnas_env.validation import require_integer
 from tests.fuzzing_commands import COMMANDS
@@ -96,12 +95,10 @@ def campaign(config: Fuzzing) -> tuple[dict[str, dict[str, Any]], list[str]]:
     chosen = config.chosen()
     found: dict[str, dict[str, Any]] = {}
     crashes = []
-    with progress_bar("surfaces", len(chosen)) as bar:
-        for surface in chosen:
-            counts, how = attack(surface, -(-config.inputs // len(chosen)), config.seed)
-            found[surface.name] = _row(counts)
-            crashes += [f"{surface.name}: {each}" for each in how]
-            bar.advance(note=surface.name)
+    for surface in chosen:
+        counts, how = attack(surface, -(-config.inputs // len(chosen)), config.seed)
+        found[surface.name] = _row(counts)
+        crashes += [f"{surface.name}: {each}" for each in how]
     sums = Counter[str]()
     for row in found.values():
         sums.update(row)

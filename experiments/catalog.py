@@ -26,6 +26,7 @@ from rcnas_env.data.dataset import DatasetEntry
 from rcnas_env.data.storage import data_folder
 from rcnas_env.evaluation.analytic import AnalyticEvaluator
 from rcnas_env.evaluation.evaluator import known_engines
+from rcnas_env.evaluation.ray_engine import RayEvaluator
 from rcnas_env.evaluation.tabular import tabular_engine
 from rcnas_env.evaluation.trained import TrainedEvaluator
 from rcnas_env.presets import known_presets, preset_entry
@@ -60,11 +61,9 @@ INSTANCES: Mapping[str, tuple[str, ...]] = {
 }
 """The members of each family of networks that the paper names."""
 
-_ENGINES: Mapping[str, Callable[..., Any]] = {
-    "trained": TrainedEvaluator,
-    "analytic": AnalyticEvaluator,
-    "tabular": tabular_engine,
-}
+_ENGINES: Mapping[str, Callable[..., Any]] = dict(
+    trained=TrainedEvaluator, analytic=AnalyticEvaluator, tabular=tabular_engine, ray=RayEvaluator
+)
 
 _UNPACKED = {
     cifar.CIFAR10_FILES.archive.path: cifar.CIFAR10_FILES.folder,
@@ -302,7 +301,8 @@ def _options(engine: Callable[..., Any] | None) -> dict[str, Any] | None:
     if engine is None:
         return None
     parameters = inspect.signature(engine).parameters.values()
-    return {parameter.name: parameter.default for parameter in parameters if parameter.name != "store"}
+    defaults = {parameter.name: parameter.default for parameter in parameters if parameter.name != "store"}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
 
 
 def _cell(value: Any) -> str:

@@ -77,6 +77,11 @@ def _stage_line(stage: dict[str, Any]) -> str:
     return f"{stage['depth']} x {stage['planes']} {kind}" + (", stride 2" if stage["downsample"] else "")
 
 
+def _printable(name: str) -> str:
+    """`name`, with backslashes in place of what no text has: bytes of a file's name that are not UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _layout(spec: dict[str, Any]) -> str:
     """What the network is made of: a line a stage, or its cells."""
     if "stages" not in spec:
@@ -103,7 +108,7 @@ def print_table(entries: Sequence[dict[str, Any]]) -> None:
             table.add_row()
         # Text, not str: square brackets in a file's name are no markup.
         table.add_row(
-            Text(f"{entry['name']}\n{'x'.join(map(str, spec['input']))}\n{spec['classes']} classes"),
+            Text(f"{_printable(entry['name'])}\n{'x'.join(map(str, spec['input']))}\n{spec['classes']} classes"),
             _layout(spec),
             *(f"{entry[field]:,}\n{_in_units(entry[field])}" for field in ("params", "macs")),
         )

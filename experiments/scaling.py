@@ -5,7 +5,8 @@
 Students are those of uniformly random actions on the digits preset's teachers. A training takes what the measured cost
 model says (docs/evidence/bench-cost-model.json), divided by 1 + one of that model's measured errors on held-out
 trainings, drawn anew for each student; a gradient step of an attack takes what an inner step of the same batch does.
-What a task takes besides was measured too (docs/evidence/bench-distributed.json). docs/scaling.md reads the figures.
+What a task takes besides is assumed, and printed with the figures; `benchmarks.distributed` measures it.
+docs/scaling.md reads them.
 """
 
 from __future__ import annotations

@@ -155,6 +155,6 @@ class RCNASVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
 def _rows(part: object) -> int:
     """The number of rows of a part of the actions; −1 for what has none."""
     try:
-        return len(part) if hasattr(part, "__getitem__") and not isinstance(part, str | bytes | Mapping) else -1
-    except TypeError:  # an array of no dimension, a type
+        return -1 if isinstance(part, str | bytes | Mapping) else len(part)  # type: ignore[arg-type]
+    except TypeError:  # a number, an array of no dimension
         return -1

@@ -51,7 +51,7 @@ def _run(main: Callable[[], int], arguments: Sequence[str], folder: Path) -> Non
             code: Any = main()
         except SystemExit as ended:
             code = ended.code
-    said = errors.buffer.getvalue() + output.buffer.getvalue()  # type: ignore[attr-defined]
+    said = errors.buffer.getvalue() + output.buffer.getvalue()
     assert code in (0, 1, 2, None), f"exit code {code!r}"
     if code == 2:
         assert said, "refused without a word"

@@ -111,9 +111,10 @@ def _run_log(value: Any, folder: Path) -> None:
     assert log.missing([("a", "t", 0)]) is not None
 
 
-def _png() -> bytes:
+@functools.cache
+def _png(width: int, height: int) -> bytes:
     content = io.BytesIO()
-    Image.new("RGB", (9, 8), (1, 2, 3)).save(content, "PNG")
+    Image.new("RGB", (width, height), (1, 2, 3)).save(content, "PNG")
     return content.getvalue()
 
 
@@ -165,7 +166,8 @@ FILES = (
     Surface(
         "image folder",
         st.tuples(
-            st.sampled_from(("", "", "@8", "@7", "@x", "@" + "9" * 5_000)), st.lists(_any_file(_png()), max_size=6)
+            st.sampled_from(("", "", "", "@8", "@7", "@x", "@" + "9" * 5_000)),
+            st.lists(st.one_of(*[st.just(_png(9, 8))] * 8, _any_file(_png(9, 8))), min_size=3, max_size=6),
         ),
         _images,
         DATA,
@@ -174,7 +176,7 @@ FILES = (
     Surface("cifar files", st.tuples(st.booleans(), _any_file(payload_pickle())), _cifar, DATA),
     Surface(
         "tiny-imagenet files",
-        st.tuples(*(_any_file(content) for content in (b"n1\n", b"\n", _png()))),
+        st.tuples(*(_any_file(content) for content in (b"n1\n", b"\n", _png(64, 64)))),
         _tiny_imagenet,
         DATA,
     ),

@@ -134,7 +134,15 @@ def _odd_tables(draw: st.DrawFn, content: bytes) -> bytes:
         arrays = {name: archive[name] for name in archive.files}
     name = draw(st.sampled_from(sorted(arrays)))
     array = arrays[name]
-    odd = (array[:0], array[:1], array.astype(str), array.astype(complex), array.astype(bool), array * 0, -array - 1)
+    odd: tuple[Any, ...] = (
+        array[:0],
+        array[:1],
+        array.astype(str),
+        array.astype(complex),
+        array.astype(bool),
+        array * 0,
+        -array - 1,
+    )
     odd += (array.astype(float) * np.nan, np.array(5), array[..., None], array.astype(float) * 1e30, array.view("V1"))
     arrays[name] = draw(st.sampled_from(odd))
     changed = io.BytesIO()

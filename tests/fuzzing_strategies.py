@@ -57,7 +57,8 @@ def payload_pickle() -> bytes:
 def payload_npz(*names: str) -> bytes:
     """An npz archive whose arrays `names` hold pickled objects that make the folder MARKER when they are loaded."""
     file = io.BytesIO()
-    np.savez(file, **{name: np.array([_Payload()], dtype=object) for name in names})
+    arrays: dict[str, Any] = {name: np.array([_Payload()], dtype=object) for name in names}
+    np.savez(file, **arrays)
     return file.getvalue()
 
 

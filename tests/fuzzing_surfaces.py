@@ -85,9 +85,9 @@ def outcome(surface: Surface, value: Any, folder: Path) -> tuple[str, str]:
 
 def _is_clear(error: BaseException) -> bool:
     """Whether the project itself, or gymnasium in its own words, refused the input, and said something."""
-    while error.__cause__ is not None:  # gymnasium raises a maker's error anew
-        error = error.__cause__
     last = traceback.extract_tb(error.__traceback__)[-1].filename
+    if error.__cause__ is not None and Path(last).parent == Path(gym.__file__).parent / "envs":  # gym.make raises anew
+        last = traceback.extract_tb(error.__cause__.__traceback__)[-1].filename
     ours = any(Path(last).is_relative_to(ROOT / package) for package in ("rcnas_env", "agents", "experiments"))
     return bool(str(error)) and (ours or isinstance(error, gym.error.Error | CommandRefusedError))
 

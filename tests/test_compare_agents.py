@@ -149,9 +149,9 @@ def test_runs_of_a_seed_share_its_noise_and_differ_otherwise(whole: Path) -> Non
 
 def test_a_folder_of_other_settings_is_left_alone(whole: Path) -> None:
     before = (whole / "runs.jsonl").read_bytes()
-    with pytest.raises(ValueError, match="out must be a new folder for evaluations 9, got one with runs of 8"):
+    with pytest.raises(ValueError, match="out must be a new folder for 'evaluations' 9, got one with runs of 8"):
         compare(replace(THREE, out=whole, evaluations=9))
-    with pytest.raises(ValueError, match="out must be a new folder for engine 'tabular'"):
+    with pytest.raises(ValueError, match="out must be a new folder for 'engine' 'tabular'"):
         compare(replace(THREE, out=whole, engine="tabular"))
     assert (whole / "runs.jsonl").read_bytes() == before
 

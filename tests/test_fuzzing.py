@@ -28,7 +28,7 @@ from tests.fuzzing_files import _checkpoint_files
 from tests.fuzzing_strategies import MARKER, lying_npz, payload_npz, payload_pickle
 from tests.fuzzing_surfaces import Surface, outcome
 
-FEW = 40
+FEW = 30
 """Inputs for each surface here; commands, which take longer, get a quarter."""
 
 

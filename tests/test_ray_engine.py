@@ -153,6 +153,7 @@ def test_a_task_that_stalls_is_stopped_and_its_process_ended(
     assert ends(process)
 
 
+@pytest.mark.slow
 @on_linux
 def test_an_interruption_cancels_what_runs_and_lets_go_of_claims(
     cluster: RayEvaluator, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,6 +196,7 @@ time.sleep(60)
 JOIN = "import sys, ray; ray.init(address=sys.argv[1])"
 
 
+@pytest.mark.slow
 @on_linux
 def test_an_own_cluster_listens_here_alone_keeps_authentication_and_ends_with_its_process(tmp_path: Path) -> None:
     surroundings = {

@@ -12,7 +12,7 @@ from experiments.reporting.scales import Scale, in_units, plain_number
 WIDTH, HEIGHT = 720.0, 340.0
 LEFT, RIGHT, TOP, BOTTOM = 64.0, 16.0, 14.0, 46.0
 COLOURS = 6
-"""Colours of page.css, .s0 … .s5: test_report checks that they can be told apart."""
+"""Colours of page.css, .s0 … .s5."""
 
 _DASHES = ("", "7 4", "2 3", "9 3 2 3")
 _SIDES = (0, 4, 3, 5, 6)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.reporting.result_tables import ResultTable, read_result_table
 from experiments.reporting.searches import Search, read_searches, searches_of_record
+from experiments.result_table import ResultTable
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 """The first eight bytes of every PNG file."""
@@ -57,9 +57,7 @@ def read_run(path: Path) -> Run:
             if searches.is_file()
             else searches_of_record(record, "record.json")
         ),
-        tables=tuple(
-            read_result_table(_json(file), f"tables/{file.name}") for file in sorted((path / "tables").glob("*.json"))
-        ),
+        tables=tuple(map(_table, sorted((path / "tables").glob("*.json")))),
         texts={file.name: file.read_text(encoding="utf-8", errors="replace") for file in sorted(path.glob("*.md"))},
         images={file.name: _png(file) for file in sorted(path.glob("*.png"))},
     )
@@ -93,6 +91,13 @@ def _record(path: Path) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ValueError(f"{path}: must be a JSON object, got {type(value).__name__}")
     return value
+
+
+def _table(path: Path) -> ResultTable:
+    try:
+        return ResultTable.from_dict(_json(path))
+    except ValueError as error:
+        raise ValueError(f"{path.parent.name}/{path.name}: {error}") from None
 
 
 def _png(path: Path) -> bytes:

@@ -76,8 +76,9 @@ def _charts(run: Run, name: str) -> list[Element]:
 def _tables(run: Run) -> list[Element]:
     blocks = [result_table(table) for table in run.tables]
     for file, text in run.texts.items():
-        if file != VERDICTS:
-            blocks += [element("h4", file), markdown(text)]
+        if file != VERDICTS:  # beside tables, it says them again: folded
+            summary = element("summary", element("h4", file))
+            blocks.append(element("details", summary, markdown(text), open=not run.tables))
     return [element("h3", "Tables"), *blocks] if blocks else []
 
 

@@ -70,7 +70,8 @@ def image_folder_entry(argument: str) -> DatasetEntry:
     matched = re.fullmatch(r"(?P<path>.+?)(@(?P<size>\d+))?", argument, re.DOTALL)
     if matched is None:
         raise ValueError(f"dataset must be {FAMILY}:PATH or {FAMILY}:PATH@SIZE, got {FAMILY + ':' + argument!r}")
-    size = int((matched["size"] or str(DEFAULT_SIZE))[:100])  # beyond Python's limit of 4,300 digits the error would be its own
+    # cut: of an integer beyond its limit of 4,300 digits, Python would speak for itself
+    size = int((matched["size"] or str(DEFAULT_SIZE))[:100])
     require_integer(f"size of dataset {FAMILY}:PATH@SIZE (pixels)", size, MIN_SIZE, MAX_SIZE)
     try:
         root = Path(os.path.abspath(Path(matched["path"]).expanduser()))
