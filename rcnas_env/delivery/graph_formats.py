@@ -7,6 +7,7 @@ give "logits" (N, classes). Height and width are fixed.
 from __future__ import annotations
 
 import copy
+import functools
 import importlib.util
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,10 @@ TOLERANCE = 1e-4
 """Largest difference of a logit between a graph and its network; observed ones are below 1e-5."""
 
 
+Run = Callable[[Tensor], Tensor]
+"""Images → logits, by a graph that was written."""
+
+
 class MismatchError(RuntimeError):
     """What was written does not compute what the network does."""
 
@@ -34,17 +39,16 @@ class GraphFormat:
 
     file: name of the file in a student's folder.
     needs: packages beside torch; setup.cfg's extra `export` has them.
-    write: (network in eval mode of plain layers, two images of its shape, file) → None.
-    run: (file, images) → logits (N, classes), by what was written.
+    write: (network in eval mode of plain layers, two images of its shape, file) → images → logits (N, classes), by
+        what was written.
     """
 
     file: str
     needs: tuple[str, ...]
-    write: Callable[[nn.Module, Tensor, Path], None]
-    run: Callable[[Path, Tensor], Tensor]
+    write: Callable[[nn.Module, Tensor, Path], Run]
 
 
-def write_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
+def write_onnx(network: nn.Module, images: Tensor, path: Path) -> Run:
     """Write `network` as one ONNX file, weights inside (below 2 GiB), with the batch as its one free dimension."""
     with _known_warnings():
         program = torch.onnx.export(
@@ -58,6 +62,7 @@ def write_onnx(network: nn.Module, images: Tensor, path: Path) -> None:
         )
     assert program is not None
     program.save(str(path), external_data=False)
+    return functools.partial(run_onnx, path)
 
 
 def run_onnx(path: Path, images: Tensor) -> Tensor:
@@ -70,27 +75,27 @@ def run_onnx(path: Path, images: Tensor) -> Tensor:
     return torch.from_numpy(session.run(["logits"], {"images": images.contiguous().numpy()})[0])
 
 
-def write_torchexport(network: nn.Module, images: Tensor, path: Path) -> None:
-    """Write `network` by `torch.export.save`."""
+def write_torchexport(network: nn.Module, images: Tensor, path: Path) -> Run:
+    """Write `network` by `torch.export.save`; what is run is the program that was saved, not the file.
+
+    Nothing here opens the file again: `torch.export.load` reads the example input in it by the unpickler, first the
+    one restricted to tensors, then, if that fails, the unrestricted one.
+    """
     with _known_warnings():
         program = torch.export.export(network, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
         torch.export.save(program, path)
 
+    def run(images: Tensor) -> Tensor:
+        with _known_warnings(), torch.no_grad():
+            logits: Tensor = program.module()(images)
+        return logits
 
-def run_torchexport(path: Path, images: Tensor) -> Tensor:
-    """The logits of `images` by a file that `write_torchexport` has just written.
-
-    torch.export.load reads the example input in the file by the unpickler: first the one restricted to tensors, then,
-    if that fails, the unrestricted one. Hence this is for files of our own making only.
-    """
-    with _known_warnings(), torch.no_grad():
-        logits: Tensor = torch.export.load(path).module()(images)
-    return logits
+    return run
 
 
 GRAPH_FORMATS = {
-    "onnx": GraphFormat("model.onnx", ("onnx", "onnxscript", "onnxruntime"), write_onnx, run_onnx),
-    "torchexport": GraphFormat("model.pt2", (), write_torchexport, run_torchexport),
+    "onnx": GraphFormat("model.onnx", ("onnx", "onnxscript", "onnxruntime"), write_onnx),
+    "torchexport": GraphFormat("model.pt2", (), write_torchexport),
 }
 FORMATS = ("safetensors", *GRAPH_FORMATS)
 """What a student may be delivered as; safetensors always is."""

@@ -24,7 +24,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from rcnas_env.delivery.card import StudentCard
-from rcnas_env.delivery.graph_formats import GRAPH_FORMATS, TOLERANCE, plain_twin, require_equal, require_formats
+from rcnas_env.delivery.graph_formats import GRAPH_FORMATS, TOLERANCE, Run, plain_twin, require_equal, require_formats
 from rcnas_env.delivery.model_card import model_card
 from rcnas_env.networks import build
 from rcnas_env.strict_json import parse_json
@@ -150,8 +150,9 @@ def _fill(folder: Path, network: nn.Module, card: StudentCard, images: Tensor, g
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     (folder / WEIGHTS).write_bytes(save_safetensors(tensors))
     twin = plain_twin(network) if graphs else network
+    runs: dict[str, Run] = {}
     for each in graphs:
-        GRAPH_FORMATS[each].write(twin, images[:2].contiguous(), folder / GRAPH_FORMATS[each].file)
+        runs[each] = GRAPH_FORMATS[each].write(twin, images[:2].contiguous(), folder / GRAPH_FORMATS[each].file)
     written = [WEIGHTS, *(GRAPH_FORMATS[each].file for each in graphs)]
     digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in written}
     final = replace(card, files=digests)
@@ -160,8 +161,7 @@ def _fill(folder: Path, network: nn.Module, card: StudentCard, images: Tensor, g
     expected = _laid_out(copy.deepcopy(network).cpu())(images)
     require_equal(WEIGHTS, expected, load_student(folder)(images), tolerance=0.0)
     for each in graphs:
-        found = GRAPH_FORMATS[each].run(folder / GRAPH_FORMATS[each].file, images)
-        require_equal(GRAPH_FORMATS[each].file, expected, found, TOLERANCE)
+        require_equal(GRAPH_FORMATS[each].file, expected, runs[each](images), TOLERANCE)
 
 
 def _put_in_place(temporary: Path, target: Path) -> None:
