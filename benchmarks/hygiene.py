@@ -86,8 +86,8 @@ def resident_mib() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def slope(step: Callable[[], object], steps: int) -> dict[str, Any]:
-    """Resident memory over so many calls of `step`, after WARM_UP times as many.
+def slope(step: Callable[[], object], steps: int, samples: int = SAMPLES) -> dict[str, Any]:
+    """Resident memory over so many calls of `step`, after WARM_UP times as many, read `samples` times.
 
     Returns:
         MiB after the warm-up and at the end, MiB a thousand steps with the ends of its 95% interval, steps.
@@ -97,7 +97,7 @@ def slope(step: Callable[[], object], steps: int) -> dict[str, Any]:
     at, found = [0], [_collected_mib()]
     for number in range(1, steps + 1):
         step()
-        if number % max(1, steps // SAMPLES) == 0:
+        if number % max(1, steps // samples) == 0:
             at.append(number)
             found.append(_collected_mib())
     fit = theilslopes(found, at, 0.95)

@@ -8,7 +8,8 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
@@ -105,12 +106,60 @@ class RunRecord:
         return path
 
     def log_to_wandb(self, mode: Literal["off", "offline", "online"]) -> None:
-        """Send the results to wandb: "off" does nothing, "offline" keeps them in the run folder, "online" uploads."""
+        """Send the record's numbers to wandb: configuration, and as summary seconds, results and the run's tables.
+
+        "off" does nothing, whatever the environment says. Otherwise WANDB_MODE in the environment wins over `mode`, as
+        do WANDB_PROJECT and WANDB_NAME over the project "rc-nas" and the folder's name. "offline" keeps all below
+        the run folder and does not reach for the network; "online" uploads. All is read before wandb is started, and
+        wandb's run is finished even when logging fails.
+
+        Raises:
+            ValueError: a file of tables/ is malformed.
+            wandb.Error: wandb cannot be reached or refuses; record.json stands by then.
+        """
         if mode == "off":
             return
-        import wandb
+        from experiments.reporting.run_folder import read_tables
 
-        with wandb.init(
-            project="rc-nas", name=self.folder.name, dir=self.folder, mode=mode, config=dict(self.config)
-        ) as run:
-            run.summary.update({"seconds": self.seconds, "results": self.results})
+        tables = {
+            table.name: {row.role: {key: cell.to_dict() for key, cell in row.cells.items()} for row in table.rows}
+            for table in read_tables(self.folder)
+        }
+        numbers = json.loads(
+            json.dumps({"seconds": self.seconds, "results": self.results, "tables": tables}, default=str)
+        )
+        config = json.loads(json.dumps(dict(self.config), default=str))
+        given = os.environ.get("WANDB_MODE")
+        with _wandb_surroundings(self.folder, online=(given or mode) in _UPLOADING):
+            import wandb
+
+            with wandb.init(
+                project=None if os.environ.get("WANDB_PROJECT") else "rc-nas",
+                name=None if os.environ.get("WANDB_NAME") else self.folder.resolve().name,
+                dir=self.folder,
+                mode=None if given else mode,  # None: wandb reads WANDB_MODE itself
+                config=config,
+            ) as run:
+                run.summary.update(numbers)
+
+
+_UPLOADING = ("online", "run", "shared")
+"""Values of WANDB_MODE with which wandb uploads."""
+
+
+@contextmanager
+def _wandb_surroundings(folder: Path, online: bool) -> Iterator[None]:
+    """Have wandb's service keep its logs in `folder` too, and report no errors over the network unless `online`.
+
+    Both can only be told through the environment; what the user has set there stays.
+    """
+    wanted = {"WANDB_CACHE_DIR": str((folder / "wandb" / "cache").resolve())}
+    if not online:
+        wanted["WANDB_ERROR_REPORTING"] = "false"
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)

@@ -21,7 +21,9 @@ def result_table(table: ResultTable) -> Element:
         groups.append(element("th", group, scope="colgroup", colspan=len(list(members)), class_="group"))
     labels = [element("th", heading, scope="col") for heading in table.label_headings]
     headings = [
-        element("th", f"{column.heading} ({column.unit})" if column.unit else column.heading, scope="col", class_="number")
+        element(
+            "th", f"{column.heading} ({column.unit})" if column.unit else column.heading, scope="col", class_="number"
+        )
         for column in table.columns
     ]
     head = element("thead", element("tr", *labels, *headings))

@@ -57,7 +57,7 @@ def read_run(path: Path) -> Run:
             if searches.is_file()
             else searches_of_record(record, "record.json")
         ),
-        tables=tuple(map(_table, sorted((path / "tables").glob("*.json")))),
+        tables=read_tables(path),
         texts={file.name: file.read_text(encoding="utf-8", errors="replace") for file in sorted(path.glob("*.md"))},
         images={file.name: _png(file) for file in sorted(path.glob("*.png"))},
     )
@@ -77,6 +77,15 @@ def read_runs(paths: Sequence[Path]) -> tuple[Run, ...]:
         names = (run.name if copy == 1 else f"{run.name} ({copy})" for copy in range(1, len(paths) + 1))
         runs.append(replace(run, name=next(name for name in names if name not in taken)))
     return tuple(runs)
+
+
+def read_tables(folder: Path) -> tuple[ResultTable, ...]:
+    """The tables of a run folder, tables/*.json, in the order of the files' names; none where there are none.
+
+    Raises:
+        ValueError: a file is no table; the message names it and the field.
+    """
+    return tuple(map(_table, sorted((folder / "tables").glob("*.json"))))
 
 
 def _json(path: Path) -> object:
