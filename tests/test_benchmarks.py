@@ -76,7 +76,9 @@ def leaves(value: Any, path: str = "") -> list[tuple[str, Any]]:
     return [(path, value)]
 
 
-@pytest.mark.parametrize("name", list(TINY_RUNS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "env" else []) for name in TINY_RUNS]
+)
 def test_every_benchmark_runs_and_shows_its_figures_with_their_origin(
     name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import importlib.util
 import subprocess
 import sys
 from collections import Counter
@@ -114,6 +116,13 @@ def test_digits_are_split_without_loss_or_overlap(digits: DataSplits) -> None:
     whole = [row.tobytes() + bytes([label]) for row, label in original]
     assert len(set(whole)) == 1_797
     assert sorted(sum(parts, [])) == sorted(whole)  # with the line above: no image is in two parts
+
+
+def test_digits_are_the_same_where_scikit_learn_keeps_its_file_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = importlib.import_module("rcnas_env.data.digits")
+    direct = module._rows()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert np.array_equal(module._rows(), direct)
 
 
 def test_digits_are_class_balanced(digits: DataSplits) -> None:

@@ -28,7 +28,7 @@ ENGINES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(
-    "engine", [pytest.param(name, marks=[pytest.mark.slow] if "workers" in name else []) for name in ENGINES]
+    "engine", [pytest.param(name, marks=[pytest.mark.slow] if "trained" in name else []) for name in ENGINES]
 )  # tests/test_worker_processes.py watches workers end too
 def test_nothing_is_held_after_close(engine: str, tmp_path: Path) -> None:
     name, options = ENGINES[engine]

@@ -122,6 +122,7 @@ def test_a_worker_killed_in_mid_training_costs_time_alone(
     assert store.load_training(STUDENT.training_key) is not None
 
 
+@pytest.mark.slow
 def test_a_job_that_always_kills_its_worker_is_flagged(
     cluster: RayEvaluator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
