@@ -79,8 +79,11 @@ class Quickstart:
     """Of everything: weights, tasks, actions, attacks."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Worker processes of one thread each; 0 trains in this process."""
-    engine: Literal["trained", "analytic"] = "trained"
-    """What evaluates networks: real training, or a formula (seconds, for a look at the machinery and for tests)."""
+    engine: Literal["trained", "ray", "analytic"] = "trained"
+    """What evaluates networks: real training, in processes of its own or on a Ray cluster (docs/scaling.md), or a
+    formula (seconds, for a look at the machinery and for tests)."""
+    ray_address: str | None = None
+    """Of the Ray cluster; if not given, $RAY_ADDRESS, else one is started in this process."""
     device: str = "auto"
     """"auto" (a GPU where there is one), "cpu", "cuda:0", …"""
     meta_iterations: int = 1
@@ -151,7 +154,7 @@ def meta_train(config: Quickstart, evaluator: Evaluator, folder: Path) -> tuple[
         "meta_envs": config.meta_envs,
         "meta_iterations": config.meta_iterations,
         "pretrain_steps": config.pretrain_steps,
-        "engine": config.engine,
+        "engine": "analytic" if config.engine == "analytic" else "trained",  # Ray's results are the trained engine's
         "recipe": config.recipe.to_dict(),
     }
     checkpoint = folder / "agent"
@@ -243,10 +246,12 @@ def run(config: Quickstart) -> Path:
     folder = config.out or new_folder()
     record = RunRecord("quickstart", folder, asdict(config))
     store = open_store(folder / "store" if config.fresh else "default")
-    options: dict[str, Any] = {}
-    if config.engine == "trained":
-        options = {"workers": config.workers, "device": config.device}
-    evaluator = make_engine(config.engine, store, **options)
+    options: dict[str, dict[str, Any]] = {
+        "trained": {"workers": config.workers, "device": config.device},
+        "ray": {"workers": max(1, config.workers), "address": config.ray_address},
+        "analytic": {},
+    }
+    evaluator = make_engine(config.engine, store, **options[config.engine])
     task = target_task()
     resumed = has_checkpoint(folder / "agent")
     try:
