@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,14 @@ MATRIX = Command(
 @pytest.fixture(scope="module", autouse=True)
 def server() -> None:
     start_server()
+
+
+@pytest.fixture(autouse=True)
+def interrupts_are_taken() -> Iterator[None]:
+    """Whoever started pytest in the background of a shell had it ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 # -- SIGKILL -------------------------------------------------------------------------------------------
