@@ -167,6 +167,7 @@ def _claim_folder(folder: Path, settings: SearchSettings) -> None:
     deciding = {**asdict(settings.scale), "agent": settings.agent, "seed": settings.seed}
     for free in ("seeds", "table_groups", "curve_seeds", "autoattack_images", "final_recipe"):
         deciding.pop(free)
+    deciding["groups"] = {label: [each.teacher, each.budget] for label, each in settings.scale.groups.items()}
     text, path = json.dumps(deciding, indent=1, default=str) + "\n", folder / "settings.json"
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise ValueError(f"out must be a new folder for these settings, got {str(folder)!r} with searches of others")
