@@ -166,7 +166,7 @@ def time_table(
                 rows.append(Row(f"{place}/{group}", labels, {"hours": cell}))
     if meta is not None:
         rows.append(Row("meta-training", ("all", "all", "all"), {"hours": Cell(meta.seconds / 3600)}))
-    caption = f"Fine-tuning time, hours of one worker, scale {scale.name}"
+    caption = f"Fine-tuning time, hours of one worker, over the searched attacks (counted as seeds), scale {scale.name}"
     return ResultTable(
         "table4", caption, ("Data", "Teacher", "Budget"), (Column("hours", "Hours", "", "h"),), tuple(rows)
     )
