@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from agents.scaling_rule import scaling_rule
 from experiments.figures import COLOURS, TEACHER_GREY
@@ -50,6 +51,7 @@ def _topology_row(axes: Sequence[Axes], found: Found) -> None:
     axes[2].bar(np.arange(3), 100 * kept, 0.5, color=STUDENT)
     axes[2].axhline(100, color=TEACHER_GREY, linestyle="--")
     axes[2].set_title("blocks × planes kept, % of the teacher's", fontsize=8)
+    axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))  # there is no half of a block
     for axis in axes:
         axis.set_xticks(range(3), ["stage 1", "stage 2", "stage 3"], fontsize=7)
         axis.tick_params(axis="y", labelsize=7)
