@@ -17,7 +17,6 @@ from rcnas_env.data.augmentation import random_crop_flip
 from rcnas_env.data.image_set import ImageSet
 from rcnas_env.networks.frozen import freeze
 from rcnas_env.seeding import derive_seed
-from rcnas_env.training.allocator import keep_freed_memory
 from rcnas_env.training.inner_maximisation import perturb
 from rcnas_env.training.memory import MicroBatch, keep_state
 from rcnas_env.training.method import method_entry
@@ -208,7 +207,6 @@ def fit(
         NoRoomError: memory does not suffice for two images at once; each halving before is a MemoryWarning.
     """
     losses, start = list[float](), time.perf_counter()
-    keep_freed_memory()
     pixels, labels = data.pixels.to(device), data.labels.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     order = torch.Generator().manual_seed(derive_seed(seed, "order"))
