@@ -18,7 +18,7 @@ def keep_freed_memory() -> bool:
 
     A training on a CPU allocates and frees the same feature maps thousands of times, and the GNU C library gives blocks
     of that size back to the system each time. No training asks for this: nothing was saved by it (docs/performance.md,
-    the ladder), and memory grew by 111 MiB in 60 trainings with it against 43 without. `benchmarks.training` measures it.
+    the ladder), and memory grew by 111 MiB in 60 trainings with it, by 43 without. `benchmarks.training` measures it.
     Affects this process alone, which then holds on to the most memory that it ever used.
     """
     if sys.platform != "linux":
