@@ -109,9 +109,7 @@ def _draw_profiles(panel: Axes, scores: Mapping[str, AgentScores]) -> None:
     lowest = min(float(mine.share[:, :, -1].min()) for mine in scores.values())
     thresholds = np.linspace(max(0.0, np.floor(20 * lowest) / 20 - 0.05), 1.0, 101)
     for mine in scores.values():
-        value, low, high = estimate(
-            mine.share[:, :, -1], lambda drawn: performance_profile(drawn, thresholds), mine.label
-        )
+        value, low, high = estimate(mine.share[:, :, -1], lambda drawn: performance_profile(drawn, thresholds), mine)
         panel.plot(thresholds, value, **style(mine.label))
         panel.fill_between(thresholds, low, high, alpha=BAND, linewidth=0, color=style(mine.label)["color"])
     panel.set(

@@ -8,6 +8,9 @@ Scores are arrays of (runs, tasks): x_{n,m} is the score of run n on task m, N r
 | P(X > Y) | `probability_of_improvement` |
 | F̂_X(τ) | `performance_profile` |
 | stratified bootstrap | `stratified_bootstrap`, `improvement_interval`: percentile intervals |
+
+Runs that share a part, such as one meta-training, are not independent. Given their `groups`, the bootstrap is
+hierarchical, which rliable's is not: groups are drawn first, the same for all tasks, then runs within them.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from numpy.typing import NDArray
 from rcnas_env.validation import require_integer, require_number
 
 Scores = NDArray[np.float64]
+Groups = NDArray[np.int64]
+"""(runs,): which runs share a part; any whole numbers, equal ones for runs of a group."""
 
 Statistic = Callable[[Scores], Scores]
 """From (…, runs, tasks) to (…), or to (…, k) for k figures at once."""
@@ -63,12 +68,16 @@ def performance_profile(scores: Scores, thresholds: Scores) -> Scores:
 
 
 def stratified_bootstrap(
-    scores: Scores, statistic: Statistic, repetitions: int, rng: np.random.Generator, confidence: float = 0.95
+    scores: Scores,
+    statistic: Statistic,
+    repetitions: int,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+    groups: Groups | None = None,
 ) -> tuple[Scores, Scores]:
     """Percentile interval of `statistic`: each task's runs are drawn again with replacement, apart from other tasks'.
 
-    The quantiles (1 ∓ confidence) / 2 of statistic(x*_1) … statistic(x*_repetitions). Runs must be independent: where
-    several share a part, such as one meta-training, the interval is too narrow.
+    The quantiles (1 ∓ confidence) / 2 of statistic(x*_1) … statistic(x*_repetitions).
 
     Args:
         scores: (runs, tasks).
@@ -76,6 +85,7 @@ def stratified_bootstrap(
         repetitions: at least 1.
         rng: that draws.
         confidence: nominal coverage, in (0, 1].
+        groups: of runs that share a part; None where all are independent.
 
     Returns:
         (low, high), each of the statistic's own shape.
@@ -85,7 +95,7 @@ def stratified_bootstrap(
     """
     scores = _require_scores("scores", scores, axes=2)
     _require_bootstrap(repetitions, confidence)
-    chosen = rng.integers(len(scores), size=(repetitions, *scores.shape))
+    chosen = _drawn(scores.shape[0], scores.shape[1], repetitions, rng, groups)
     return _percentiles(statistic(scores[chosen, np.arange(scores.shape[1])]), confidence)
 
 
@@ -105,9 +115,16 @@ def probability_of_improvement(x: Scores, y: Scores) -> float:
 
 
 def improvement_interval(
-    x: Scores, y: Scores, repetitions: int, rng: np.random.Generator, confidence: float = 0.95
+    x: Scores,
+    y: Scores,
+    repetitions: int,
+    rng: np.random.Generator,
+    confidence: float = 0.95,
+    groups: tuple[Groups | None, Groups | None] = (None, None),
 ) -> tuple[float, float]:
     """Stratified-bootstrap interval of `probability_of_improvement`; runs of x and of y are drawn independently.
+
+    `groups` are those of x's runs and of y's (see `stratified_bootstrap`).
 
     Raises:
         ValueError: an argument is out of range, or x and y are not of the same tasks.
@@ -115,7 +132,10 @@ def improvement_interval(
     wins = _wins(x, y)
     _require_bootstrap(repetitions, confidence)
     # S does not change in a resample, only how often a run occurs: sums over counts in place of N · K comparisons
-    counts = [_counts(length, wins.shape[2], repetitions, rng) for length in wins.shape[:2]]
+    counts = [
+        _counts(length, wins.shape[2], repetitions, rng, own)
+        for length, own in zip(wins.shape[:2], groups, strict=True)
+    ]
     means = np.einsum("rnm,nkm,rkm->r", counts[0], wins, counts[1], optimize=True) / wins.size
     low, high = _percentiles(means, confidence)
     return float(low), float(high)
@@ -129,10 +149,32 @@ def _wins(x: Scores, y: Scores) -> Scores:
     return (x[:, None] > y[None]) + 0.5 * (x[:, None] == y[None])
 
 
-def _counts(runs: int, tasks: int, repetitions: int, rng: np.random.Generator) -> Scores:
+def _counts(runs: int, tasks: int, repetitions: int, rng: np.random.Generator, groups: Groups | None) -> Scores:
     """How often each run is drawn, (repetitions, runs, tasks): `runs` draws with replacement a task."""
-    drawn = rng.multinomial(runs, np.full(runs, 1 / runs), size=(repetitions, tasks))
-    return drawn.transpose(0, 2, 1).astype(np.float64)
+    if groups is None:
+        drawn = rng.multinomial(runs, np.full(runs, 1 / runs), size=(repetitions, tasks))
+        return drawn.transpose(0, 2, 1).astype(np.float64)
+    chosen = _drawn(runs, tasks, repetitions, rng, groups).transpose(0, 2, 1)
+    places = chosen + runs * np.arange(repetitions * tasks).reshape(repetitions, tasks, 1)
+    counted = np.bincount(places.ravel(), minlength=repetitions * tasks * runs)
+    return counted.reshape(repetitions, tasks, runs).transpose(0, 2, 1).astype(np.float64)
+
+
+def _drawn(
+    runs: int, tasks: int, repetitions: int, rng: np.random.Generator, groups: Groups | None
+) -> NDArray[np.int64]:
+    """Which runs are drawn, (repetitions, runs, tasks)."""
+    if groups is None:
+        return rng.integers(runs, size=(repetitions, runs, tasks))
+    if np.shape(groups) != (runs,):
+        raise ValueError(f"groups must have a number for each of the {runs} runs, got shape {np.shape(groups)}")
+    _, own, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    members = np.argsort(own, kind="stable")  # of group 0, then of group 1, …
+    first = np.cumsum(sizes) - sizes
+    # The places of a group's runs are filled with runs of a group drawn for it, so that their number stays.
+    group = rng.integers(len(sizes), size=(repetitions, len(sizes)))[:, own, None]
+    within = np.floor(rng.random((repetitions, runs, tasks)) * sizes[group]).astype(np.int64)
+    return members[first[group] + within]
 
 
 def _percentiles(values: Scores, confidence: float) -> tuple[Scores, Scores]:

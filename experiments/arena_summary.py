@@ -11,6 +11,7 @@ import numpy as np
 from experiments.arena_roster import RANDOM_SEARCH, chosen
 from experiments.arena_runs import AgentRun, RunKey
 from experiments.arena_statistics import (
+    Groups,
     Scores,
     Statistic,
     improvement_interval,
@@ -48,6 +49,7 @@ class AgentScores:
     charged_hours: simulated before it, (runs, tasks).
     charged_evaluations: before the search, mean over runs.
     meta_trained: whether it was.
+    groups: which runs share a state encoder and a meta-training, (runs,); None where they share nothing.
     """
 
     label: str
@@ -58,6 +60,7 @@ class AgentScores:
     charged_hours: Scores
     charged_evaluations: float
     meta_trained: bool
+    groups: Groups | None = None
 
     @property
     def evaluations(self) -> int:
@@ -98,9 +101,14 @@ def best_rewards(runs: Sequence[AgentRun]) -> dict[str, float]:
 
 
 def collect(
-    runs: Mapping[RunKey, AgentRun], labels: Sequence[str], tasks: Sequence[str], seeds: int, evaluations: int
+    runs: Mapping[RunKey, AgentRun],
+    labels: Sequence[str],
+    tasks: Sequence[str],
+    seeds: int,
+    evaluations: int,
+    meta_seeds: int,
 ) -> dict[str, AgentScores]:
-    """The scores of each agent, in the roster's order.
+    """The scores of each agent, in the roster's order; the other arguments are the comparison's settings.
 
     Raises:
         ValueError: a task's best expected reward is not above 0, so that nothing is a share of it.
@@ -125,32 +133,34 @@ def collect(
             np.array([[run.charge.seconds / 3_600 for run in row] for row in mine]),
             float(np.mean([[run.charge.evaluations for run in row] for row in mine])),
             entry.meta_trained,
+            np.arange(seeds) % meta_seeds if entry.encoded else None,
         )
     return scores
 
 
 def regret_estimate(scores: AgentScores, evaluations: int) -> Estimate:
     """IQM of the regret after so many evaluations."""
-    return Estimate(*map(float, estimate(scores.regret[:, :, evaluations - 1], iqm, scores.label)))
+    return Estimate(*map(float, estimate(scores.regret[:, :, evaluations - 1], iqm, scores)))
 
 
 def improvement(x: AgentScores, after_x: int, y: AgentScores, after_y: int) -> Estimate:
     """P(x after so many evaluations > y after so many)."""
     ours, theirs = x.after(after_x), y.after(after_y)
     rng = _generator(x.label, y.label)
-    interval = improvement_interval(ours, theirs, REPETITIONS, rng, CONFIDENCE)
+    interval = improvement_interval(ours, theirs, REPETITIONS, rng, CONFIDENCE, (x.groups, y.groups))
     return Estimate(probability_of_improvement(ours, theirs), *interval)
 
 
-def estimate(scores: Scores, statistic: Statistic, *labels: str) -> tuple[Any, Any, Any]:
-    """(value, low, high) of a statistic of (runs, tasks); `labels` name the random stream of the bootstrap."""
-    low, high = stratified_bootstrap(scores, statistic, REPETITIONS, _generator(*labels), CONFIDENCE)
-    return statistic(scores), low, high
+def estimate(values: Scores, statistic: Statistic, scores: AgentScores) -> tuple[Any, Any, Any]:
+    """(value, low, high) of a statistic of `values`, (runs, tasks), of the agent of `scores`."""
+    rng = _generator(scores.label)
+    low, high = stratified_bootstrap(values, statistic, REPETITIONS, rng, CONFIDENCE, scores.groups)
+    return statistic(values), low, high
 
 
 def curve_by_evaluations(scores: AgentScores, places: Sequence[int]) -> tuple[Scores, Scores, Scores]:
     """IQM of the regret, with its band, after each number of evaluations in `places`; each (len(places),)."""
-    columns = [estimate(scores.regret[:, :, place - 1], iqm, scores.label) for place in places]
+    columns = [estimate(scores.regret[:, :, place - 1], iqm, scores) for place in places]
     value, low, high = np.array(columns, float).T
     return value, low, high
 
@@ -182,7 +192,7 @@ def curve_by_hours(scores: AgentScores, hours: Scores) -> tuple[Scores, Scores, 
         if done.min() == 0:
             raise ValueError(f"hours must not be before the first evaluation of every run, got {hour}")
         regret = np.take_along_axis(scores.regret, done[:, :, None] - 1, axis=2)[:, :, 0]
-        columns.append(estimate(regret, iqm, scores.label))
+        columns.append(estimate(regret, iqm, scores))
     value, low, high = np.array(columns, float).T
     return value, low, high
 

@@ -12,10 +12,10 @@ NOTES = f"""
 Regret: the best expected reward of a student within the budget, minus that of the incumbent, the student that the agent
 would deliver (of the best reward so far; vpg+ asks its critic); interquartile mean over runs and tasks. Improvement:
 probability that a run's incumbent is better than one of random search after as many evaluations, ties as halves. In
-brackets, {CONFIDENCE:.0%} intervals of a stratified bootstrap ({REPETITIONS:,} repetitions). Charged: distinct
-evaluations, of students and teachers, that pre-training and meta-training took before the search, and their hours;
-search hours come on top. Runs that share a meta-training are not independent: intervals of meta-trained agents leave
-out how meta-trainings differ.
+brackets, {CONFIDENCE:.0%} intervals of a stratified bootstrap ({REPETITIONS:,} repetitions); of agents whose runs
+share a state encoder and a meta-training, these are drawn first, then runs within them. Charged: distinct evaluations,
+of students and teachers, that pre-training and meta-training took before the search, and their hours; search hours
+come on top.
 """
 
 LIVE_NOTE = """

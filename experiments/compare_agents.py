@@ -117,7 +117,7 @@ def compare(config: CompareAgents, on_run: OnRun | None = None) -> Path:
     record = RunRecord("compare_agents", folder, asdict(config))
     log = search(config, on_run)
     record.phase("search")
-    scores = collect(log.runs, config.agents, config.tasks, config.seeds, config.evaluations)
+    scores = collect(log.runs, config.agents, config.tasks, config.seeds, config.evaluations, config.meta_seeds)
     rows, bars = agent_rows(scores), bar_rows(scores)
     (folder / "table.md").write_text(report(config, config.seeds, rows, bars), encoding="utf-8")
     arena_figure(scores, folder / "curves.png")

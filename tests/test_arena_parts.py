@@ -135,7 +135,7 @@ def test_a_run_goes_to_json_and_back_exactly() -> None:
 
 def test_regret_in_time_counts_the_charge_and_an_early_end_keeps_the_incumbent() -> None:
     runs = runs_of(agent_run("rc-nas", 0, [0.2, 0.6, 0.8], charged=2.0), agent_run("rc-nas", 1, [0.4], charged=2.0))
-    scores = collect(runs, ("rc-nas",), ("half",), 2, 3)["rc-nas"]
+    scores = collect(runs, ("rc-nas",), ("half",), 2, 3, 5)["rc-nas"]
     assert scores.regret[:, 0].tolist() == pytest.approx(np.array([[0.8, 0.4, 0.2], [0.6, 0.6, 0.6]]))
     assert own_hours(scores)[[0, -1]] == pytest.approx([2.5, 3.5])
     value, low, high = curve_by_hours(scores, np.array([2.5, 2.9, 3.0, 3.6]))
@@ -148,11 +148,11 @@ def test_regret_in_time_counts_the_charge_and_an_early_end_keeps_the_incumbent()
 
 def test_where_nobody_knows_the_best_it_is_what_any_run_found() -> None:
     runs = runs_of(agent_run("tpe", 0, [0.2, 0.5], None), agent_run(RANDOM_SEARCH, 0, [0.7, 0.6], None))
-    scores = collect(runs, ("tpe", RANDOM_SEARCH), ("half",), 1, 2)
+    scores = collect(runs, ("tpe", RANDOM_SEARCH), ("half",), 1, 2, 5)
     assert scores["tpe"].regret[0, 0] == pytest.approx([0.5, 0.2])
     assert scores[RANDOM_SEARCH].share[0, 0] == pytest.approx([1.0, 6 / 7])
     with pytest.raises(ValueError, match="an expected reward above 0 on each task"):
-        collect(runs_of(agent_run("tpe", 0, [0.0], None)), ("tpe",), ("half",), 1, 1)
+        collect(runs_of(agent_run("tpe", 0, [0.0], None)), ("tpe",), ("half",), 1, 1, 5)
 
 
 def test_bars_hold_the_meta_trained_after_10_against_rivals_after_more() -> None:
@@ -163,7 +163,7 @@ def test_bars_hold_the_meta_trained_after_10_against_rivals_after_more() -> None
         "tpe": [0.6] * 100,
     }
     runs = runs_of(*(agent_run(label, seed, curve) for label, curve in curves.items() for seed in range(3)))
-    rows = bar_rows(collect(runs, tuple(curves), ("half",), 3, 100))
+    rows = bar_rows(collect(runs, tuple(curves), ("half",), 3, 100, 5))
     found = [(row["rival"], row["rival_after"], row["improvement"]["value"]) for row in rows]
     assert found == [(RANDOM_SEARCH, 10, 1.0), (RANDOM_SEARCH, 100, 0.0), ("tpe", 30, 0.0)]
     assert [row["rival_regret"]["value"] for row in rows] == pytest.approx([0.6, 0.1, 0.4])

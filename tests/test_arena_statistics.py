@@ -105,6 +105,56 @@ def test_95_percent_intervals_cover_the_truth_about_95_times_in_100() -> None:
     assert 0.88 <= covered / 300 <= 0.98
 
 
+def clustered(draws: np.random.Generator, groups: np.ndarray) -> np.ndarray:
+    """(runs, 2 tasks) of mean 0: a part that a group's runs share on both tasks, and one of each run's own."""
+    shared = draws.standard_normal(int(groups.max()) + 1)
+    return shared[groups][:, None] + 0.5 * draws.standard_normal((len(groups), 2))
+
+
+def test_groups_widen_the_interval_of_a_mean_to_that_of_the_hierarchy() -> None:
+    """Var = Σ_g (x̄_g − x̄)² / G² + Σ_m Σ_g s²_{g,m} / (G² n M²), for G groups of n runs and M tasks."""
+    groups = np.arange(60) % 12
+    scores = clustered(rng(), groups)
+    low, high = stratified_bootstrap(scores, lambda drawn: drawn.mean(axis=(-2, -1)), 4_000, rng(), groups=groups)
+    members = [scores[groups == group] for group in range(12)]
+    between = np.var([each.mean() for each in members]) / 12
+    within = sum(each.var(axis=0).sum() / 5 for each in members) / (12**2 * 2**2)
+    assert float(high - low) == pytest.approx(2 * 1.96 * math.sqrt(between + within), rel=0.05)
+
+
+def test_with_groups_intervals_of_shared_parts_cover_the_truth_and_without_do_not() -> None:
+    draws, groups = rng(), np.arange(30) % 10
+    covered = dict.fromkeys(("with", "without"), 0)
+    for _ in range(200):
+        scores = clustered(draws, groups)
+        for name, own in (("with", groups), ("without", None)):
+            low, high = stratified_bootstrap(scores, iqm, 300, draws, groups=own)
+            covered[name] += bool(low <= 0 <= high)
+    assert 0.88 <= covered["with"] / 200 <= 0.99
+    assert covered["without"] / 200 <= 0.8
+
+
+def test_a_run_of_its_own_group_each_is_nearly_no_group_at_all() -> None:
+    """But that all tasks then draw the same runs, which for one task is no difference."""
+    x, y = rng().random((30, 1)), np.random.default_rng(1).random((25, 1)) - 0.2
+    alone = (np.arange(30), np.arange(25))
+    plain, grouped = (improvement_interval(x, y, 4_000, rng(), groups=own) for own in ((None, None), alone))
+    assert grouped == pytest.approx(plain, abs=0.02)
+
+
+def test_improvement_interval_of_two_groups_reaches_from_one_to_the_other() -> None:
+    """Of two groups, one that always wins and one that never does, a quarter of the draws take one of them twice."""
+    x, y, groups = np.repeat([[1.0], [-1.0]], 4, axis=0), np.zeros((3, 1)), np.repeat([7, 3], 4)
+    assert improvement_interval(x, y, 400, rng(), groups=(groups, None)) == pytest.approx((0.0, 1.0))
+    low, high = improvement_interval(x, y, 400, rng())
+    assert 0.0 < low < high < 1.0
+
+
+def test_groups_must_be_one_a_run() -> None:
+    with pytest.raises(ValueError, match=r"groups must have a number for each of the 4 runs, got shape \(3,\)"):
+        stratified_bootstrap(np.zeros((4, 2)), iqm, 10, rng(), groups=np.zeros(3, np.int64))
+
+
 def test_improvement_intervals_cover_the_truth_about_95_times_in_100() -> None:
     draws, truth, covered = rng(), stats.norm.cdf(0.5 / math.sqrt(2)), 0
     for _ in range(300):
