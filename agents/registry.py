@@ -53,6 +53,29 @@ def make_agent(name: str, task: Task, seed: int = 0, encoder: StateEncoder | Non
     return _AGENTS[name](task, seed, encoder, **settings)
 
 
+def agent_settings(name: str) -> dict[str, Any]:
+    """The settings that `make_agent` takes for an agent, with their defaults.
+
+    Of a learner of stable-baselines3 or sb3-contrib, those that differ from the package's.
+
+    Raises:
+        UnknownNameError: no such agent; the message lists the known ones.
+        ModuleNotFoundError: the agent's library, an optional extra, is not installed.
+    """
+    factory = _AGENTS[name]
+    if name in LEARNERS:
+        return dict(LEARNERS[name].settings)
+    module, taker = _TAKERS.get(name, ("", ""))
+    made = getattr(importlib.import_module(module), taker) if module else factory
+    parameters = inspect.signature(made).parameters.values()
+    own = [
+        each
+        for each in parameters
+        if each.name not in ("task", "seed", "encoder") and each.kind is not each.VAR_KEYWORD
+    ]
+    return {each.name: None if each.default is each.empty else each.default for each in own}
+
+
 # Each factory imports its agent when called: their libraries are extras, and slow to import.
 
 
@@ -110,16 +133,25 @@ def _accepted(name: str, made: Callable[..., Any], settings: dict[str, Any]) -> 
     return settings
 
 
+_SEARCHERS = {
+    "random-search": ("agents.random_search", "RandomSearch"),
+    "evolution": ("agents.evolution", "RegularisedEvolution"),
+    "local-search": ("agents.local_search", "LocalSearch"),
+    "tpe": ("agents.tpe", "TPE"),
+    "bayesian": ("agents.bayesian", "BayesianOptimisation"),
+}
+_TAKERS = {
+    "vpg": ("agents.vpg", "VPGConfig"),
+    "vpg+": ("agents.vpg_plus_settings", "VPGPlusConfig"),
+    "scaling-rule": ("agents.scaling_rule", "ScalingRule"),
+    **_SEARCHERS,
+}
+"""Module and name of what takes an agent's settings."""
+
 register_agent("vpg", _vpg)
 register_agent("vpg+", _vpg_plus)
 register_agent("scaling-rule", _scaling_rule)
-for _name, _module, _class_name in (
-    ("random-search", "agents.random_search", "RandomSearch"),
-    ("evolution", "agents.evolution", "RegularisedEvolution"),
-    ("local-search", "agents.local_search", "LocalSearch"),
-    ("tpe", "agents.tpe", "TPE"),
-    ("bayesian", "agents.bayesian", "BayesianOptimisation"),
-):
+for _name, (_module, _class_name) in _SEARCHERS.items():
     register_agent(_name, _searcher(_name, _module, _class_name))
 for _name in LEARNERS:
     register_agent(_name, _sb3(_name))

@@ -19,6 +19,7 @@ class Entry:
     settings: of the agent, in place of its defaults.
     meta_trained: whether it learns on the training tasks before it meets the held-out one (paper section 3.3).
     encoded: whether it is given a pre-trained state encoder, whose evaluations it is charged for.
+    about: what it is, a sentence.
     """
 
     label: str
@@ -26,26 +27,36 @@ class Entry:
     settings: Mapping[str, Any] = field(default_factory=dict)
     meta_trained: bool = False
     encoded: bool = False
+    about: str = ""
 
 
 RANDOM_SEARCH = "random-search"
 """What improvement is measured against."""
 
 ROSTER = (
-    Entry("rc-nas+", "vpg+", meta_trained=True, encoded=True),
-    Entry("r-nas+", "vpg+", encoded=True),
-    Entry("rc-nas", "vpg", meta_trained=True, encoded=True),
-    Entry("r-nas", "vpg", encoded=True),
-    Entry(RANDOM_SEARCH, RANDOM_SEARCH),
-    *(Entry(name, name) for name in ("evolution", "local-search", "tpe", "bayesian")),
-    *(Entry(name, name) for name in ("ppo", "a2c", "trpo", "recurrent-ppo", "sac", "td3", "crossq")),
+    Entry("rc-nas+", "vpg+", meta_trained=True, encoded=True, about="`vpg+`, meta-trained, then fine-tuned."),
+    Entry("r-nas+", "vpg+", encoded=True, about="`vpg+` from nothing but the pre-trained state encoder."),
+    Entry("rc-nas", "vpg", meta_trained=True, encoded=True, about="The paper's agent: meta-trained, then fine-tuned."),
+    Entry("r-nas", "vpg", encoded=True, about="The paper's agent without meta-training (its section 4.4.2)."),
+    Entry(RANDOM_SEARCH, RANDOM_SEARCH, about="Uniform actions, those over the budget drawn again."),
+    Entry("evolution", "evolution", about="Regularised evolution (Real et al. 2019)."),
+    Entry("local-search", "local-search", about="Hill climbing with restarts (White et al. 2021)."),
+    Entry("tpe", "tpe", about="Tree-structured Parzen estimators: Optuna's TPESampler."),
+    Entry("bayesian", "bayesian", about="Bayesian optimisation with a Gaussian process: Optuna's GPSampler."),
+    Entry("ppo", "ppo", about="Proximal policy optimisation, of stable-baselines3."),
+    Entry("a2c", "a2c", about="Advantage actor-critic, of stable-baselines3."),
+    Entry("trpo", "trpo", about="Trust-region policy optimisation, of sb3-contrib."),
+    Entry("recurrent-ppo", "recurrent-ppo", about="PPO with an LSTM, of sb3-contrib."),
+    Entry("sac", "sac", about="Soft actor-critic, of stable-baselines3."),
+    Entry("td3", "td3", about="Twin delayed deep deterministic policy gradient, of stable-baselines3."),
+    Entry("crossq", "crossq", about="CrossQ, of sb3-contrib."),
 )
 """RC-NAS is meta-trained, R-NAS is not (paper section 4.4.2). The scaling rule does not compete: its networks need not
 be students of the task's teacher, and its one evaluation makes no curve."""
 
 
 ABLATIONS = tuple(
-    Entry(label, "vpg+", settings, meta_trained=True, encoded=True)
+    Entry(label, "vpg+", settings, meta_trained=True, encoded=True, about="rc-nas+ with one of its additions off.")
     for label, settings in (
         ("plus-no-critic", {"critic": False}),
         ("plus-no-policy", {"exploring": 63}),  # the critic chooses among uniform draws, all but one

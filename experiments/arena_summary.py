@@ -197,8 +197,20 @@ def curve_by_hours(scores: AgentScores, hours: Scores) -> tuple[Scores, Scores, 
     return value, low, high
 
 
-def agent_rows(scores: Mapping[str, AgentScores]) -> list[dict[str, Any]]:
-    """A row an agent, as JSON values."""
+def task_regrets(scores: AgentScores, tasks: Sequence[str]) -> dict[str, dict[str, dict[str, float]]]:
+    """IQM of the regret on each task at the checkpoints, as JSON values."""
+    columns = {name: scores.regret[:, [place]] for place, name in enumerate(tasks)}
+    return {
+        name: {
+            str(point): vars(Estimate(*map(float, estimate(column[:, :, point - 1], iqm, scores))))
+            for point in checkpoints(scores.evaluations)
+        }
+        for name, column in columns.items()
+    }
+
+
+def agent_rows(scores: Mapping[str, AgentScores], tasks: Sequence[str]) -> list[dict[str, Any]]:
+    """A row an agent, as JSON values; `tasks` are those of the scores, in their order."""
     rows = []
     rival = scores.get(RANDOM_SEARCH)
     for mine in scores.values():
@@ -209,6 +221,7 @@ def agent_rows(scores: Mapping[str, AgentScores]) -> list[dict[str, Any]]:
                 "agent": mine.label,
                 "regret": {str(n): vars(regret_estimate(mine, n)) for n in points},
                 "improvement": {str(n): vars(improvement(mine, n, against, n)) for n in points} if against else {},
+                "task_regret": task_regrets(mine, tasks),
                 "mean_regret": mine.regret.mean(axis=(0, 1)).tolist(),
                 "charged_evaluations": mine.charged_evaluations,
                 "charged_hours": float(mine.charged_hours.mean()),

@@ -6,8 +6,9 @@
 
 1. Pre-trains the state encoders and meta-trains the agents that need it, on training tasks; this is charged to them.
 2. Lets each agent search each held-out task by each seed.
-3. Writes table.md, curves.png and record.json into the run folder, with rliable's statistics; on the tabular twin also
-   front.md and front-TASK.png, the Pareto front of robust accuracy against cost with the agents' students on it.
+3. Writes table.md, agents.md (each agent's results), curves.png and record.json into the run folder, with rliable's
+   statistics; on the tabular twin also front.md and front-TASK.png, the Pareto front of robust accuracy against cost
+   with the agents' students on it.
 
 Each run is kept as it is done: the same command goes on after an interruption, and comes to the same result; a folder
 may be given more agents, or more seeds. --agree compares the ranks of two finished comparisons' agents.
@@ -33,6 +34,7 @@ from experiments.arena_agreement import agreement
 from experiments.arena_figure import arena_figure
 from experiments.arena_front import Front
 from experiments.arena_meta import encoder_file, meta_folder, meta_train, pretrain_encoder
+from experiments.arena_pages import agent_pages
 from experiments.arena_roster import chosen, entry
 from experiments.arena_runs import AgentRun, RunKey, RunLog, run_by_key, start_worker
 from experiments.arena_settings import ArenaSettings
@@ -118,8 +120,9 @@ def compare(config: CompareAgents, on_run: OnRun | None = None) -> Path:
     log = search(config, on_run)
     record.phase("search")
     scores = collect(log.runs, config.agents, config.tasks, config.seeds, config.evaluations, config.meta_seeds)
-    rows, bars = agent_rows(scores), bar_rows(scores)
+    rows, bars = agent_rows(scores, config.tasks), bar_rows(scores)
     (folder / "table.md").write_text(report(config, config.seeds, rows, bars), encoding="utf-8")
+    (folder / "agents.md").write_text(agent_pages(config, config.seeds, rows), encoding="utf-8")
     arena_figure(scores, folder / "curves.png")
     if config.engine == "tabular":
         _write_fronts(config, [log.runs[key] for key in config.runs()])

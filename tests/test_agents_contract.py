@@ -18,7 +18,7 @@ from agents.black_box import BlackBoxSearch
 from agents.checkpoint import load_checkpoint, save_checkpoint
 from agents.critic import AccuracyCritic
 from agents.random_search import RandomSearch
-from agents.registry import known_agents, make_agent, register_agent
+from agents.registry import agent_settings, known_agents, make_agent, register_agent
 from agents.sb3 import SB3Agent
 from agents.trial import Trial
 from agents.vpg import VPG
@@ -127,6 +127,13 @@ def test_a_seed_out_of_range_is_named(name: str) -> None:
 def test_an_unknown_setting_is_named(name: str) -> None:
     with pytest.raises(ValueError, match=rf"settings of '{re.escape(name)}' must be among .*got 'momentun'"):
         agent(name, momentun=0.9)
+
+
+@pytest.mark.parametrize("name", known_agents())
+def test_the_settings_listed_are_those_taken(name: str) -> None:
+    listed = agent_settings(name)
+    assert agent(name, **listed)
+    assert not {"task", "seed", "encoder"} & set(listed)
 
 
 @pytest.mark.parametrize("name", BUDGETED)

@@ -16,10 +16,11 @@ from agents.trial import Trial
 from experiments.arena_agreement import agreement
 from experiments.arena_landscape import AnalyticLandscape, LiveLandscape, expected_eq4, students
 from experiments.arena_meta import Charge, ChargingEvaluator
-from experiments.arena_roster import RANDOM_SEARCH, ROSTER, available, chosen, entry
+from experiments.arena_pages import agent_pages
+from experiments.arena_roster import ABLATIONS, RANDOM_SEARCH, ROSTER, available, chosen, entry
 from experiments.arena_runs import AgentRun, Progress, RunKey
 from experiments.arena_settings import ENGINES, ArenaSettings
-from experiments.arena_summary import Estimate, bar_rows, checkpoints, collect, curve_by_hours, own_hours
+from experiments.arena_summary import Estimate, agent_rows, bar_rows, checkpoints, collect, curve_by_hours, own_hours
 from experiments.arena_tasks import held_out_task, known_tasks, meta_buffers
 from rcnas_env.architecture import StageSpec
 from rcnas_env.compression import compress
@@ -49,6 +50,7 @@ def test_the_roster_names_agents_once_and_those_that_there_are() -> None:
     assert [each.label for each in chosen(("tpe", "rc-nas"))] == ["rc-nas", "tpe"]
     assert all(each.encoded for each in ROSTER if each.meta_trained)
     assert entry("rc-nas").agent == entry("r-nas").agent == "vpg"
+    assert all(each.about.endswith(".") for each in (*ROSTER, *ABLATIONS))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -115,10 +117,12 @@ def test_the_incumbent_is_the_first_of_the_best_within_the_budget() -> None:
     assert [each and tried.index(each) for each in progress.incumbents] == [None, 1, 1, 3, 3, 3]
 
 
-def agent_run(label: str, seed: int, expected: list[float], best: float | None = 1.0, charged: float = 0.0) -> AgentRun:
+def agent_run(
+    label: str, seed: int, expected: list[float], best: float | None = 1.0, charged: float = 0.0, task: str = "half"
+) -> AgentRun:
     """Half an hour each trial."""
     charge = Charge(7, charged * 3_600)
-    return AgentRun(label, "half", seed, tuple(expected), tuple(expected), (1_800.0,) * len(expected), best, charge)
+    return AgentRun(label, task, seed, tuple(expected), tuple(expected), (1_800.0,) * len(expected), best, charge)
 
 
 def runs_of(*runs: AgentRun) -> dict[RunKey, AgentRun]:
@@ -168,6 +172,25 @@ def test_bars_hold_the_meta_trained_after_10_against_rivals_after_more() -> None
     assert found == [(RANDOM_SEARCH, 10, 1.0), (RANDOM_SEARCH, 100, 0.0), ("tpe", 30, 0.0)]
     assert [row["rival_regret"]["value"] for row in rows] == pytest.approx([0.6, 0.1, 0.4])
     assert {row["regret"]["value"] for row in rows} == {0.5}
+
+
+def test_an_agents_page_has_its_command_settings_and_figures_by_task() -> None:
+    """Of two tasks, evolution is at regret 0.5 on one and 0.1 on the other after 10."""
+    ends = {("evolution", "quarter"): 0.5, ("evolution", "half"): 0.9}
+    ends |= {(RANDOM_SEARCH, task): 0.4 for task in ("quarter", "half")}
+    curves = {key: [0.0] * 9 + [end] * 2 for key, end in ends.items()}
+    each = [(label, task, seed, curve) for (label, task), curve in curves.items() for seed in range(2)]
+    runs = runs_of(*(agent_run(label, seed, curve, task=task) for label, task, seed, curve in each))
+    labels, tasks = ("evolution", RANDOM_SEARCH), ("quarter", "half")
+    rows = agent_rows(collect(runs, labels, tasks, 2, 11, 5), tasks)
+    pages = agent_pages(ArenaSettings(evaluations=11), 2, rows).split("\n## ")
+    assert [page.splitlines()[0] for page in pages[1:]] == [RANDOM_SEARCH, "evolution"]
+    page = pages[2]
+    assert "--engine tabular --seeds 2 --evaluations 11 --agents evolution random-search" in page
+    assert "Settings: population 20, tournament 5, step 0.2." in page
+    assert "| regret on quarter | 0.500 [0.500, 0.500] | 0.500 [0.500, 0.500] |" in page
+    assert "| regret on half | 0.100 [0.100, 0.100] |" in page
+    assert "| improvement on random search | 1.00 [1.00, 1.00] |" in page
 
 
 def test_checkpoints_end_with_the_last_evaluation() -> None:
