@@ -29,7 +29,7 @@ $(INSTALLED): requirements/pinned.txt requirements/no-deps.txt pyproject.toml se
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "RC-NAS needs Python 3.11 or later; \
 	$(PYTHON) is %d.%d. Name another: make install PYTHON=python3.12" % sys.version_info[:2])'
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@echo "Installing into $(VENV): about 5 GB and a few minutes the first time."
+	@echo "Installing into $(VENV): about 6 GB and a few minutes the first time."
 	@$(PIP) install -r requirements/pinned.txt
 	@$(PIP) install --no-deps -r requirements/no-deps.txt
 	@$(PIP) install --no-deps --no-build-isolation --editable .

@@ -231,7 +231,7 @@ def verdict(rows: Sequence[Row], agent: str, rivals: Sequence[str]) -> str:
             error = math.hypot(standard_error(ours, images), standard_error(theirs, images))
             outcome = "wins against" if ours > theirs else "loses to" if ours < theirs else "ties with"
             clear = "" if abs(ours - theirs) > error else " (within one standard error)"
-            parts.append(f"{agent} {outcome} {rival} under {attack} by {abs(ours - theirs):.1%}{clear}")
+            parts.append(f"{agent} {outcome} {rival} under {attack} by {100 * abs(ours - theirs):.1f} points{clear}")
     return ".\n".join(parts) + "."
 
 

@@ -78,16 +78,16 @@ def test_standard_error_is_the_binomials() -> None:
 @pytest.mark.parametrize(
     ("ours", "theirs", "attack", "expected"),
     [
-        (0.6, 0.5, "cw40", "A wins against B under cw-40 by 10.0%"),
-        (0.4, 0.5, "cw40", "A loses to B under cw-40 by 10.0%"),
-        (0.52, 0.5, "cw40", "A wins against B under cw-40 by 2.0% (within one standard error)"),
-        (0.48, 0.5, "cw40", "A loses to B under cw-40 by 2.0% (within one standard error)"),
-        (0.5, 0.5, "cw40", "A ties with B under cw-40 by 0.0% (within one standard error)"),
-        (0.0, 0.0, "cw40", "A ties with B under cw-40 by 0.0% (within one standard error)"),
-        (0.6, 0.5, "autoattack", "A wins against B under autoattack by 10.0%"),
+        (0.6, 0.5, "cw40", "A wins against B under cw-40 by 10.0 points"),
+        (0.4, 0.5, "cw40", "A loses to B under cw-40 by 10.0 points"),
+        (0.52, 0.5, "cw40", "A wins against B under cw-40 by 2.0 points (within one standard error)"),
+        (0.48, 0.5, "cw40", "A loses to B under cw-40 by 2.0 points (within one standard error)"),
+        (0.5, 0.5, "cw40", "A ties with B under cw-40 by 0.0 points (within one standard error)"),
+        (0.0, 0.0, "cw40", "A ties with B under cw-40 by 0.0 points (within one standard error)"),
+        (0.6, 0.5, "autoattack", "A wins against B under autoattack by 10.0 points"),
         # with a quarter of the images the same difference is no longer clear
-        (0.58, 0.5, "cw40", "A wins against B under cw-40 by 8.0%"),
-        (0.58, 0.5, "autoattack", "A wins against B under autoattack by 8.0% (within one standard error)"),
+        (0.58, 0.5, "cw40", "A wins against B under cw-40 by 8.0 points"),
+        (0.58, 0.5, "autoattack", "A wins against B under autoattack by 8.0 points (within one standard error)"),
     ],
 )
 def test_the_verdict_says_who_wins_and_whether_clearly(ours: float, theirs: float, attack: str, expected: str) -> None:

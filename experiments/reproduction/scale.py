@@ -157,7 +157,7 @@ LAPTOP = Scale(
     datasets={"cifar10": "digits", "cifar100": "fashion-mnist", "tiny-imagenet": "digits"},
     groups={
         # budgets are the paper's shares of the teacher's MACs (5 of 5.24 G, 10 of 9.58, 20 of 18.59); networks of cells
-        # are left out: their hundreds of small convolutions take a CPU ten times as long as a teacher's
+        # are left out: their hundreds of small convolutions take a CPU many times as long as a teacher's
         "5G": Group("WRN-10-1", 0.954, {"robustresnet": "rule"}),
         "10G": Group("WRN-16-1", 1.044, {"robustresnet": "rule"}),
         "20G": Group("WRN-10-2", 1.076, {"robustresnet": "rule"}),

@@ -1,0 +1,138 @@
+"""The tables of the pages, row by row, against the records that they cite: what is printed is what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+EVIDENCE = ROOT / "docs" / "evidence"
+LADDER = ("no switch", "+ matrix products for convolutions", "+ frozen network", "+ kept memory")
+
+Rows = Callable[[dict[str, Any]], Iterator[list[str]]]
+"""A record → cells that must stand next to each other in a row of the page (bold or not), for each row."""
+
+
+def estimate(found: dict[str, float], digits: int) -> str:
+    """`value [low, high]`."""
+    return "{value:.{n}f} [{low:.{n}f}, {high:.{n}f}]".format(**found, n=digits)
+
+
+def ratio(found: dict[str, float]) -> str:
+    """`ratio (least, most)`."""
+    return f"{found['ratio']:.2f} ({found['ratio_least']:.2f}, {found['ratio_most']:.2f})"
+
+
+def percent(accuracies: dict[str, float]) -> list[str]:
+    """Accuracies in %."""
+    return [f"{100 * accuracy:.1f}" for accuracy in accuracies.values()]
+
+
+def quickstart(record: dict[str, Any]) -> Iterator[list[str]]:
+    """README's table of the demo."""
+    for row in record["results"]["rows"]:
+        tried = "–" if row["evaluations"] is None else str(row["evaluations"])
+        yield [f"{row['params']:,}", f"{row['macs']:,}", *percent(row["accuracies"]), tried]
+
+
+def arena(record: dict[str, Any]) -> Iterator[list[str]]:
+    """An arena's regrets."""
+    for row in record["results"]["agents"]:
+        yield [row["agent"], *(estimate(found, 3) for found in row["regret"].values())]
+
+
+def matrix(record: dict[str, Any]) -> Iterator[list[str]]:
+    """Accuracies of the matrix."""
+    yield from (percent(row["accuracies"]) for row in record["results"]["rows"])
+
+
+def theory(record: dict[str, Any]) -> Iterator[list[str]]:
+    """Means of the networks, and in how many seeds each claim held."""
+    for network in record["results"]["networks"]:
+        before, after = network["clean"], network["adversarial"]
+        cells = [f"{before[key]:.3f} → {after[key]:.3f}" for key in ("mixture", "mixture_strict", "mean_mixture")]
+        yield [network["network"], *cells]
+    claims: dict[str, list[str]] = {}
+    for found in record["results"]["findings"]:
+        if found["network"] != "full":
+            claims.setdefault(found["claim"], []).append(str(found["held"]))
+    yield from claims.values()
+
+
+def training(record: dict[str, Any]) -> Iterator[list[str]]:
+    """Times of a training step."""
+    for name, found in record["summary"].items():
+        if name != "peak":
+            milliseconds = [f"{found['published_ms']:.0f}", f"{found['ms']:.0f}"]
+            yield [name, *milliseconds, ratio(found), f"{found['gflops']:.0f}"]
+
+
+def ladder(record: dict[str, Any]) -> Iterator[list[str]]:
+    """What each switch adds."""
+    found = record["summary"]
+    for rung in LADDER:
+        yield [rung, ratio(found[f"WRN-16-2 at 8x8, {rung}"]), ratio(found[f"robust at 8x8, {rung}"])]
+
+
+def attacks(record: dict[str, Any]) -> Iterator[list[str]]:
+    """Seconds of AutoAttack's components."""
+    summary = record["summary"]
+    theirs = summary["seconds by component, torchattacks"]
+    for name, seconds in summary["seconds by component"].items():
+        yield [name, f"{theirs[name]:.1f}", f"{seconds:.1f}", f"{theirs[name] / seconds:.1f}"]
+
+
+def recipes(record: dict[str, Any]) -> Iterator[list[str]]:
+    """What cheap recipes cost and agree with."""
+    for name, row in record["summary"].items():
+        if name != "digits preset":  # the paper's then, and the same row
+            figures = [row[key] for key in ("robust_mean", "sd_networks", "sd_seeds")]
+            yield [f"{row['seconds_ratio']:.2f}", *(f"{figure:.3f}"[1:] for figure in figures)]
+
+
+def scaling(record: dict[str, Any]) -> Iterator[list[str]]:
+    """Efficiency of 64 workers."""
+    for row in record["summary"]["by ratio"]:
+        if row["workers"] == 64:
+            yield [f"{100 * row['efficiency']:.1f} %", f"{100 * row['low']:.1f}–{100 * row['high']:.1f}"]
+
+
+TABLES: list[tuple[str, str, Rows]] = [
+    ("README.md", "quickstart", quickstart),
+    ("README.md", "arena", arena),
+    ("docs/agents.md", "arena", arena),
+    ("docs/agents.md", "arena-live", arena),
+    ("docs/matrix.md", "matrix", matrix),
+    ("docs/theory.md", "theory", theory),
+    ("docs/performance.md", "bench-training", training),
+    ("docs/performance.md", "bench-ladder", ladder),
+    ("docs/performance.md", "bench-attacks-standard", attacks),
+    ("docs/performance.md", "recipes", recipes),
+    ("docs/scaling.md", "scaling", scaling),
+]
+
+
+@pytest.mark.parametrize(("page", "evidence", "rows"), TABLES, ids=lambda each: getattr(each, "__name__", each))
+def test_a_table_s_rows_are_the_record_s(page: str, evidence: str, rows: Rows) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8").replace("**", "")
+    record = json.loads((EVIDENCE / f"{evidence}.json").read_text(encoding="utf-8"))
+    wanted = [row for row in rows(record) if rows is not arena or f"| {row[0]} |" in text]  # a page may choose agents
+    assert len(wanted) >= 4
+    assert [row for row in wanted if f"| {' | '.join(row)} |" not in text] == []
+
+
+def test_every_record_is_cited_and_says_how_it_came_about() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    cited = " ".join(page.read_text(encoding="utf-8") for page in pages)
+    records = sorted(EVIDENCE.glob("*.json"))
+    assert len(records) > 20
+    assert [path.name for path in records if f"evidence/{path.name})" not in cited] == []
+    for path in records:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        assert record["command"].startswith(("python -m ", "make ")), path.name
+        assert {"torch", "numpy", "python"} <= set(record["versions"]) and record["config"], path.name
+        assert path.stem == "scaling" or record["hardware"], path.name  # a simulation measures none
