@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from agents.agent import Envs, OnTrial
+from agents.agent_file import read_agent, write_agent
 from agents.random_search import RandomSearch
 from agents.trial import Trial, info_of, plain, trial_of
 from rcnas_env.architecture import NetworkSpec
@@ -23,8 +21,6 @@ from rcnas_env.cost import cost
 from rcnas_env.seeding import derive_seed
 from rcnas_env.task import Task
 from rcnas_env.validation import require_boolean, require_fields, require_integer, require_number
-
-FORMAT = 1
 
 HybridAction = dict[str, NDArray[Any]]
 """One action of RCNASEnv: keep float32 (N_stage, 2), switch int8 (N_stage, 2)."""
@@ -109,9 +105,7 @@ class BlackBoxSearch(ABC):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the agent to a JSON file, whole or not at all."""
-        content = {
-            "format": FORMAT,
-            "agent": self.name,
+        state = {
             "seed": self.seed,
             "settings": self.settings(),
             "task": self.task.to_dict(),
@@ -119,16 +113,7 @@ class BlackBoxSearch(ABC):
                 {**plain(tried.action), "reward": tried.reward, "spent": tried.spent} for tried in self.history
             ],
         }
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file, allow_nan=False)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_agent(path, self.name, state)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
@@ -138,16 +123,7 @@ class BlackBoxSearch(ABC):
             OSError: the file cannot be read.
             ValueError: it holds no agent of this class and format.
         """
-        content = require_fields(
-            "agent file",
-            json.loads(Path(path).read_text(encoding="utf-8")),
-            ("format", "agent", "seed", "settings", "task", "history"),
-        )
-        if (content["format"], content["agent"]) != (FORMAT, cls.name):
-            raise ValueError(
-                f"agent file must hold {cls.name!r} in format {FORMAT}, "
-                f"got {content['agent']!r} in format {content['format']!r}"
-            )
+        content = read_agent(path, cls.name, ("seed", "settings", "task", "history"))
         try:
             agent = cls(Task.from_dict(content["task"]), content["seed"], **content["settings"])
         except TypeError as error:

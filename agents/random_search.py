@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from agents.agent import Envs, OnTrial
+from agents.agent_file import read_agent, write_agent
 from agents.trial import Trial, info_of, trial_of
 from rcnas_env.compression import compress
 from rcnas_env.cost import cost
 from rcnas_env.task import Task
 from rcnas_env.validation import require_choice, require_fields, require_integer
-
-FORMAT = 1
 
 MOST_DRAWS = 10_000
 """Draws for one student before the budget counts as out of reach."""
@@ -86,17 +82,7 @@ class RandomSearch:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the agent to a JSON file, whole or not at all."""
         generator = self._rng.bit_generator.state
-        content = {"format": FORMAT, "agent": self.name, "task": self.task.to_dict(), "generator": generator}
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(content, file, allow_nan=False)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_agent(path, self.name, {"task": self.task.to_dict(), "generator": generator})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> RandomSearch:
@@ -106,14 +92,7 @@ class RandomSearch:
             OSError: the file cannot be read.
             ValueError: it holds no random search of this format.
         """
-        content = require_fields(
-            "agent file", json.loads(Path(path).read_text(encoding="utf-8")), ("format", "agent", "task", "generator")
-        )
-        if (content["format"], content["agent"]) != (FORMAT, cls.name):
-            raise ValueError(
-                f"agent file must hold {cls.name!r} in format {FORMAT}, "
-                f"got {content['agent']!r} in format {content['format']!r}"
-            )
+        content = read_agent(path, cls.name, ("task", "generator"))
         agent = cls(Task.from_dict(content["task"]))
         agent._rng.bit_generator.state = _generator_state(content["generator"])
         return agent

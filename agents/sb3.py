@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +30,7 @@ from rcnas_env.random_streams import lent_random_streams
 from rcnas_env.seeding import derive_seed
 from rcnas_env.task import N_STAGE
 from rcnas_env.validation import require_fields, require_integer
+from rcnas_env.whole_files import writing
 from rcnas_env.wrappers import EncodedState, FlatAction
 
 FORMAT = 1
@@ -123,12 +122,8 @@ class SB3Agent:
         tensors = {f"model/{name}": value for name, value in self.tensors.items()}
         if encoder is not None:
             tensors |= {f"encoder/{name}": value.contiguous() for name, value in encoder.state_dict().items()}
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".writing-") as folder:
-            written = Path(folder) / "agent.safetensors"
-            save_file(tensors, written, {"agent": json.dumps(content, allow_nan=False)})
-            os.replace(written, target)
+        with writing(path) as temporary:
+            save_file(tensors, temporary, {"agent": json.dumps(content, allow_nan=False)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SB3Agent:

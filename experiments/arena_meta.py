@@ -10,7 +10,6 @@ evaluation that the engine was asked for, of students and of teachers.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +33,7 @@ from rcnas_env.evaluation.evaluator import Evaluator, OnDone
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.seeding import derive_seed
+from rcnas_env.whole_files import writing
 
 OBSERVATIONS = 512
 """That an encoder is pre-trained on, as in the quickstart."""
@@ -83,15 +83,9 @@ def pretrain_encoder(settings: ArenaSettings, folder: Path, meta_seed: int) -> N
     seed = derive_seed(meta_seed, "pre-training")
     observations = diverse_observations([job.task.teacher for job in jobs], found, OBSERVATIONS, seed)
     pretrain(encoder, observations, settings.pretrain_steps, seed=seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".writing")
     tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
-    try:
+    with writing(path) as temporary:
         save_file(tensors, temporary, {"charge": json.dumps(asdict(charging.charge()))})
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def load_encoder(settings: ArenaSettings, folder: Path, meta_seed: int) -> tuple[StateEncoder, Charge]:

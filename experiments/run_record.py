@@ -8,13 +8,15 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
+
+from rcnas_env.environment_variables import lent_variables
 
 PACKAGES = ("torch", "torchvision", "gymnasium", "stable-baselines3", "torchattacks", "numpy", "scikit-learn")
 
@@ -147,8 +149,7 @@ _UPLOADING = ("online", "run", "shared")
 """Values of WANDB_MODE with which wandb uploads."""
 
 
-@contextmanager
-def _wandb_surroundings(folder: Path, online: bool) -> Iterator[None]:
+def _wandb_surroundings(folder: Path, online: bool) -> AbstractContextManager[None]:
     """Have wandb's service keep its logs in `folder` too, and report no errors over the network unless `online`.
 
     Both can only be told through the environment; what the user has set there stays.
@@ -156,10 +157,4 @@ def _wandb_surroundings(folder: Path, online: bool) -> Iterator[None]:
     wanted = {"WANDB_CACHE_DIR": str((folder / "wandb" / "cache").resolve())}
     if not online:
         wanted["WANDB_ERROR_REPORTING"] = "false"
-    added = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+    return lent_variables(wanted)

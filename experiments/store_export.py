@@ -7,9 +7,10 @@ import io
 import json
 import os
 import tarfile
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from rcnas_env.whole_files import writing
 
 MANIFEST = "manifest.json"
 """{"files": {path inside the export: {"bytes": size, "sha256": of the file}}}."""
@@ -42,20 +43,17 @@ def export_entries(root: Path, files: Sequence[Path], target: Path) -> None:
 
 
 def _archive(root: Path, files: Sequence[Path], target: Path) -> None:
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
-    try:
-        with os.fdopen(handle, "wb") as file, tarfile.open(fileobj=file, mode="w:gz") as archive:
-            described = {}
-            for path in files:
-                content, name = path.read_bytes(), path.relative_to(root).as_posix()
-                described[name] = _described(content)
-                _add(archive, name, content)
-            _add(archive, MANIFEST, _manifest(described))
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with (
+        writing(target) as temporary,
+        temporary.open("wb") as file,
+        tarfile.open("", "w:gz", fileobj=file) as archive,  # no name: gzip would keep the temporary one
+    ):
+        described = {}
+        for path in files:
+            content, name = path.read_bytes(), path.relative_to(root).as_posix()
+            described[name] = _described(content)
+            _add(archive, name, content)
+        _add(archive, MANIFEST, _manifest(described))
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from rcnas_env.evaluation.entries import TEMPORARY_PREFIX
 from rcnas_env.evaluation.store import FolderStore
 from rcnas_env.validation import require_number
+from rcnas_env.whole_files import TEMPORARY_PREFIX
 
 SECONDS_PER_DAY = 86_400.0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import os
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -94,9 +95,17 @@ def test_random_search_saved_in_vain_leaves_the_old_file_and_no_litter(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(agents.random_search.os, "replace", full)
+        patch.setattr(os, "replace", full)
         searcher.save(path)
     assert list(tmp_path.iterdir()) == [path] and path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", b"[" * 100_000, b'{"format": NaN}'])
+def test_a_file_that_is_no_json_holds_no_agent(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "agent"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="agent file must be JSON, but"):
+        RandomSearch.load(path)
 
 
 RANDOM_SEARCH_DAMAGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {

@@ -9,25 +9,25 @@ import json
 import multiprocessing
 import multiprocessing.synchronize
 import random
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rcnas_env.evaluation import work
-from rcnas_env.evaluation.entries import TEMPORARY_PREFIX
 from rcnas_env.evaluation.evaluator import OnDone
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import FolderStore, MemoryStore, StoreWarning
 from rcnas_env.evaluation.trained import TrainedEvaluator
+from rcnas_env.whole_files import TEMPORARY_PREFIX
 from tests import tiny
+from tests.full_disk import no_room
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDENT, TEACHER, OTHER_ATTACK = tiny.job(), tiny.job(tiny.TEACHER), tiny.job(attack="pgd-2")
@@ -287,19 +287,6 @@ def test_entries_without_a_checksum_are_read_and_can_be_given_one(store: FolderS
 
 
 # --- disks that take nothing ------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def no_room() -> Iterator[None]:
-    """No file of this process can hold more than 100 bytes: writing fails with EFBIG, for root too."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def test_a_run_goes_on_without_room_and_writes_when_there_is_some(

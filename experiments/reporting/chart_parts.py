@@ -10,7 +10,8 @@ from experiments.reporting.elements import Element, element
 from experiments.reporting.scales import Scale, in_units, plain_number
 
 WIDTH, HEIGHT = 720.0, 340.0
-LEFT, RIGHT, TOP, BOTTOM = 64.0, 16.0, 14.0, 46.0
+ACROSS, UP = (64.0, WIDTH - 16.0), (HEIGHT - 46.0, 14.0)
+"""From where to where a frame's axes go: x from the left, y from the bottom."""
 COLOURS = 6
 """Colours of page.css, .s0 … .s5."""
 

@@ -2,19 +2,7 @@
 
 from __future__ import annotations
 
-from experiments.reporting.chart_parts import (
-    BOTTOM,
-    HEIGHT,
-    LEFT,
-    RIGHT,
-    TOP,
-    WIDTH,
-    Series,
-    axes,
-    chart_svg,
-    figure,
-    legend,
-)
+from experiments.reporting.chart_parts import ACROSS, UP, Series, axes, chart_svg, figure, legend
 from experiments.reporting.curves import Curve, Curves
 from experiments.reporting.data_tables import Value, data_table
 from experiments.reporting.elements import Element, element
@@ -30,8 +18,8 @@ def curve_chart(curves: Curves) -> Element:
     """The figure of `curves`."""
     longest = max(len(curve.values) for curve in curves.curves)
     ends = [value for curve in curves.curves for value in (*curve.low, *curve.high)]
-    x = Scale(0.5 if longest == 1 else 1.0, max(1.5, float(longest)), LEFT + 6, WIDTH - RIGHT)
-    y = Scale(*padded(ends), HEIGHT - BOTTOM, TOP)
+    x = Scale(0.5 if longest == 1 else 1.0, max(1.5, float(longest)), ACROSS[0] + 6, ACROSS[1])
+    y = Scale(*padded(ends), *UP)
     series = [Series(place, curve.label) for place, curve in enumerate(curves.curves)]
     parts = [axes(x, y, curves.x_heading, curves.y_heading)]
     parts += [_drawn(each, curve, curves, x, y) for each, curve in zip(series, curves.curves, strict=True)]

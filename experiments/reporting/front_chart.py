@@ -8,19 +8,7 @@ import numpy as np
 
 from agents.pareto import pareto_front
 from agents.trial import Trial
-from experiments.reporting.chart_parts import (
-    BOTTOM,
-    HEIGHT,
-    LEFT,
-    RIGHT,
-    TOP,
-    WIDTH,
-    Series,
-    axes,
-    chart_svg,
-    figure,
-    legend,
-)
+from experiments.reporting.chart_parts import ACROSS, UP, Series, axes, chart_svg, figure, legend
 from experiments.reporting.data_tables import Value, data_table
 from experiments.reporting.elements import Element, element
 from experiments.reporting.scales import Scale, in_units, padded
@@ -89,10 +77,10 @@ def _scales(macs: list[float], accuracies: list[float]) -> tuple[Scale, Scale]:
     logarithmic = high / low >= LOGARITHMIC_FROM
     if logarithmic:
         margin = (high / low) ** 0.04
-        x = Scale(low / margin, high * margin, LEFT, WIDTH - RIGHT, logarithmic=True)
+        x = Scale(low / margin, high * margin, *ACROSS, logarithmic=True)
     else:
-        x = Scale(max(0.0, padded(macs)[0]), padded(macs)[1], LEFT, WIDTH - RIGHT)
-    return x, Scale(*padded(accuracies), HEIGHT - BOTTOM, TOP)
+        x = Scale(max(0.0, padded(macs)[0]), padded(macs)[1], *ACROSS)
+    return x, Scale(*padded(accuracies), *UP)
 
 
 def _budget(budget: float, x: Scale, y: Scale) -> Element:

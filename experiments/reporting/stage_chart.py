@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import fmean
 
-from experiments.reporting.chart_parts import HEIGHT, LEFT, RIGHT, WIDTH, Series, chart_svg, figure, legend
+from experiments.reporting.chart_parts import ACROSS, HEIGHT, Series, chart_svg, figure, legend
 from experiments.reporting.data_tables import Value, data_table
 from experiments.reporting.elements import Element, element
 from experiments.reporting.front_chart import layout
@@ -36,8 +36,9 @@ def stage_chart(searches: Sequence[Search], name: str) -> Element:
     students = [[search.student for search in mine] for mine in groups.values()]
     networks: Networks = [(None, [teacher]), *zip(series, students, strict=True)]
     stages = max(len(network.stages) for _, each in networks for network in each)
-    middle = (LEFT + WIDTH - RIGHT) / 2
-    panels = ((LEFT, middle - GAP / 2), (middle + GAP / 2, WIDTH - RIGHT))
+    left, right = ACROSS
+    middle = (left + right) / 2
+    panels = ((left, middle - GAP / 2), (middle + GAP / 2, right))
     parts = [_hatching(name)]
     for (quantity, heading, field), ends in zip(_QUANTITIES, panels, strict=True):
         parts.append(_panel(networks, stages, quantity, heading, field, ends, name))

@@ -6,7 +6,6 @@ A `Final` says what is measured without saying which student that is, so that a 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from rcnas_env.networks import build
 from rcnas_env.pruning import PruningRecipes, prune
 from rcnas_env.seeding import derive_seed
 from rcnas_env.training.fit import cpu_threads
+from rcnas_env.whole_files import write_json
 
 KEEP = 0.5
 """Share of the weights that HYDRA and HARP keep; the paper does not say which (docs/paper-notes.md)."""
@@ -138,7 +138,7 @@ def prune_teacher(
             )
             accuracy = 0.0 if report.diverged else result.robust.float().mean().item()
             known[column.key] = Measured(accuracy, len(labels), report.nonzero_params, report.nonzero_macs)
-    _write(path, {key: asdict(value) for key, value in known.items()})
+    write_json(path, {key: asdict(value) for key, value in known.items()})
     return known
 
 
@@ -146,10 +146,3 @@ def _read(path: Path) -> dict[str, Measured]:
     if not path.exists():
         return {}
     return {key: Measured(**value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
-
-
-def _write(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.writing")
-    temporary.write_text(json.dumps(value, allow_nan=False), encoding="utf-8")
-    os.replace(temporary, path)

@@ -10,7 +10,6 @@ Every function is one of plain data, so that worker processes do them side by si
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,6 +36,7 @@ from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.store import open_store
 from rcnas_env.seeding import derive_seed
 from rcnas_env.task import Task, TaskBuffers, TeacherEntry
+from rcnas_env.whole_files import write_json, writing
 from rcnas_env.wrappers import MaskedVectorState
 
 HIDDEN: Mapping[str, tuple[str, ...]] = {"no-lips": ("lips",), "no-cost": ("cost",)}
@@ -162,10 +162,8 @@ def encoder_of(settings: SearchSettings, variant: str, missing: tuple[str, ...] 
     for part in hidden:
         seen[part] = np.zeros_like(seen[part])
     pretrain(encoder, seen, scale.pretrain_steps, seed=seed)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.writing")
-    save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, temporary)
-    os.replace(temporary, path)
+    with writing(path) as temporary:
+        save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, temporary)
     return encoder
 
 
@@ -233,10 +231,7 @@ def search(settings: SearchSettings, key: SearchKey, missing: tuple[str, ...] = 
     finally:
         charging.engine.close()
     found = Found(key, task, tuple(trials), select(trials, "accuracy").student, charging.charge())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.writing")
-    temporary.write_text(json.dumps(found.to_dict(), allow_nan=False), encoding="utf-8")
-    os.replace(temporary, path)
+    write_json(path, found.to_dict())
     return found
 
 

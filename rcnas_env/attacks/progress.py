@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +22,7 @@ from torch import Tensor
 
 from rcnas_env.strict_json import parse_json
 from rcnas_env.validation import require_integer, require_number
+from rcnas_env.whole_files import writing
 
 _NOTE = "note."
 """What the names of a component's own tensors begin with in the file."""
@@ -202,13 +201,5 @@ class ProgressFile:
             require_integer(name, value, 0)
 
     def _write(self, arrays: Mapping[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".writing-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, **arrays)
-            os.replace(temporary, self.path)
-        except BaseException:
-            with suppress(OSError):  # the first error says what is wrong
-                Path(temporary).unlink(missing_ok=True)
-            raise
+        with writing(self.path) as temporary, temporary.open("wb") as file:  # by its name, numpy would append .npz
+            np.savez(file, **arrays)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from rcnas_env.user_cache import cache_folder
 
 DATA_VARIABLE = "RCNAS_DATA"
 _CHUNK = 1 << 20
@@ -36,11 +37,7 @@ class PublishedFile:
 
 def data_folder() -> Path:
     """The folder that data sets are read from and downloaded to: $RCNAS_DATA, else `rcnas/data` in the user's cache."""
-    named = os.environ.get(DATA_VARIABLE)
-    if named:
-        return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "rcnas" / "data"
+    return cache_folder(DATA_VARIABLE, "data")
 
 
 def file_md5(path: Path) -> str:

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,15 +22,13 @@ from safetensors import SafetensorError, deserialize
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.strict_json import parse_json
 from rcnas_env.validation import require_boolean, require_number
+from rcnas_env.whole_files import writing
 
 Kind = Literal["evaluations", "trainings"]
 """What an entry is of, and the folder that it lies in."""
 
 SUFFIXES: Mapping[Kind, tuple[str, ...]] = {"evaluations": (".json",), "trainings": (".safetensors", ".json")}
 """The files of an entry, in the order in which they are written; the last stands for the whole entry."""
-
-TEMPORARY_PREFIX = ".writing-"
-"""What the names of files begin with that are being written."""
 
 
 class DamagedEntryError(ValueError):
@@ -87,7 +84,7 @@ def decode(kind: Kind, key: str, contents: Sequence[bytes]) -> Entry:
     return Entry(report, weights, checked)
 
 
-def write_files(files: Mapping[Path, bytes]) -> None:
+def write_files(files: dict[Path, bytes]) -> None:
     """Write the files of one entry, in order; the last stands for the whole entry.
 
     Each is filled under another name beside its place and renamed. Where an entry of several files is written over, the
@@ -96,23 +93,11 @@ def write_files(files: Mapping[Path, bytes]) -> None:
     Raises:
         OSError: a file cannot be written. None of its temporary files is left.
     """
-    filled: list[tuple[str, Path]] = []
-    try:
-        for path, content in files.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY_PREFIX)
-            filled.append((temporary, path))
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            os.chmod(temporary, 0o644)  # mkstemp's 0600 would keep a shared store from its other users
-        if len(filled) > 1:
-            filled[-1][1].unlink(missing_ok=True)
-        for temporary, path in filled:
-            os.replace(temporary, path)
-    except BaseException:
-        for temporary, _ in filled:
-            Path(temporary).unlink(missing_ok=True)
-        raise
+    with ExitStack() as pending:
+        for path, content in reversed(files.items()):  # what is entered first is left, and so renamed, last
+            pending.enter_context(writing(path)).write_bytes(content)
+        if len(files) > 1:
+            next(reversed(files)).unlink(missing_ok=True)
 
 
 def _evaluation(key: str, record: dict[str, Any]) -> Evaluation:

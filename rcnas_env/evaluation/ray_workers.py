@@ -14,13 +14,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 
+from rcnas_env.environment_variables import lent_variables
 from rcnas_env.evaluation.workers import ENDING_SECONDS, Workers
 
 KEPT_SHIPPED = 8
@@ -163,7 +163,7 @@ class RayWorkers(Workers):
         else:
             if len(tempfile.gettempdir()) < LONGEST_TEMPORARY:
                 self._folder = tempfile.mkdtemp(prefix="rcnas-")
-            with _environment(OWN_CLUSTER):
+            with lent_variables(OWN_CLUSTER):
                 ray.init(
                     address="local",
                     num_cpus=self._workers_wanted or _cores(),
@@ -228,7 +228,7 @@ def import_ray(own: bool = False) -> Any:
         ModuleNotFoundError: it is not installed; the message says how to.
     """
     try:
-        with _environment(OWN_CLUSTER if own else {}):
+        with lent_variables(OWN_CLUSTER if own else {}):
             return importlib.import_module("ray")
     except ModuleNotFoundError as error:
         if error.name != "ray":
@@ -246,16 +246,3 @@ def has_gpu() -> bool:
 def _cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@contextmanager
-def _environment(wanted: dict[str, str]) -> Iterator[None]:
-    """Inside, the variables are set, those that were set before as they were; afterwards all are as before."""
-    new = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(new)
-    try:
-        yield
-    finally:
-        for name in new:
-            with suppress(KeyError):
-                del os.environ[name]

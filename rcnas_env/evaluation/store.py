@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from rcnas_env.evaluation.claims import Claim
 from rcnas_env.evaluation.folder_store import FolderStore, StoreWarning
 from rcnas_env.evaluation.record import Evaluation
+from rcnas_env.user_cache import cache_folder
 
 __all__ = ["FolderStore", "MemoryStore", "Store", "StoreWarning", "default_store_folder", "open_store"]
 
@@ -72,12 +73,8 @@ def _copy(evaluation: Evaluation, from_store: bool) -> Evaluation:
 
 
 def default_store_folder() -> Path:
-    """The folder that runs and processes of one user share: $RCNAS_STORE, else `rcnas` in the user's cache."""
-    named = os.environ.get(STORE_VARIABLE)
-    if named:
-        return Path(named)
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "rcnas" / "store"
+    """The folder that runs and processes of one user share: $RCNAS_STORE, else `rcnas/store` in the user's cache."""
+    return cache_folder(STORE_VARIABLE, "store")
 
 
 def open_store(store: str | os.PathLike[str] | Store | None) -> Store:
