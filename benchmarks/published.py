@@ -52,13 +52,24 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return image.to(torch.float32).div(self._scale), self._labels[index]
 
 
-def make_loader(data: ImageSet, batch_size: int, generator: torch.Generator) -> DataLoader[tuple[Tensor, int]]:
-    """Shuffled batches of float images and labels, made in this process.
+def make_loader(
+    data: ImageSet, batch_size: int, generator: torch.Generator, device: torch.device | str = "cpu"
+) -> DataLoader[tuple[Tensor, int]]:
+    """Shuffled batches of float images and labels, made in this process; for a GPU in another one, in pinned memory.
 
     A last batch of one image, which batch norm refuses, is left out.
     """
-    single = len(data) % batch_size == 1
-    return DataLoader(ImageDataset(data), batch_size, shuffle=True, drop_last=single, generator=generator)
+    single, gpu = len(data) % batch_size == 1, torch.device(device).type == "cuda"
+    return DataLoader(
+        ImageDataset(data),
+        batch_size,
+        shuffle=True,
+        drop_last=single,
+        generator=generator,
+        num_workers=int(gpu),
+        pin_memory=gpu,
+        persistent_workers=gpu,  # the benchmark's epochs are too short to start a process for each
+    )
 
 
 def plain_network(network: nn.Module) -> nn.Module:
@@ -150,7 +161,7 @@ def train(
     """
     order = torch.Generator().manual_seed(derive_seed(seed, "order"))
     noise = torch.Generator(device=device).manual_seed(derive_seed(seed, "inner start"))
-    loader = make_loader(data, recipe.batch_size, order)
+    loader = make_loader(data, recipe.batch_size, order, device)
     optimizer = make_optimizer(model, recipe)
     schedule = make_schedule(optimizer, recipe, len(loader))
     for _ in range(recipe.epochs):

@@ -2,6 +2,7 @@
 
     python -m benchmarks.training
     python -m benchmarks.training --ladder --networks "WRN-16-2 at 8x8"
+    python -m benchmarks.training --compiled --networks "WRN-10-1 at 8x8"
 
 Both in processes of their own, on the same network, batch and inner steps, the making of the batch included. The
 baseline is `benchmarks.published`: DataLoader, NCHW memory, fp32. Rates count the multiply-accumulates that each
@@ -19,6 +20,7 @@ from typing import Any, Literal
 import tyro
 
 from benchmarks import published
+from benchmarks.compilation import compilations_on, new_compiler_cache, prepare_compiler, worth
 from benchmarks.contender import Contender
 from benchmarks.peak import gemm_gflops
 from benchmarks.summary import print_summary
@@ -34,8 +36,8 @@ from benchmarks.training_steps import (
     prepare_published,
 )
 from rcnas_env.training.fit import cpu_threads
-from rcnas_env.training.recipe import Recipe
-from rcnas_env.validation import require_integer
+from rcnas_env.training.recipe import COMPILATIONS, Recipe
+from rcnas_env.validation import require_choice, require_integer
 
 
 @dataclass(frozen=True)
@@ -50,12 +52,17 @@ class Training:
     """Steps of the inner maximisation."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """Of our step; "auto" takes bf16 where the machine computes that faster. The published loop's is fp32."""
+    compilation: str = "off"
+    """Of our step, as Recipe has it; what it takes to compile is not counted, see `compiled`."""
     pairs: int = 3
     """Timed pairs of each network at least, after a shortened one that is not counted."""
     seconds: float = 6.0
     """More pairs follow until so many seconds are spent on a network."""
     ladder: bool = False
     """The effect of each switch in turn, in place of the comparison."""
+    compiled: bool = False
+    """In place of the comparison: what compiling takes, what it saves, and after how many steps it pays; each kind of
+    compilation that the device has, or `compilation` alone if that is not "off"."""
     device: str = "cpu"
     """"cpu" (one thread) or "cuda"."""
     own_processes: bool = True
@@ -65,11 +72,17 @@ class Training:
 
     def __post_init__(self) -> None:
         require_integer("pairs", self.pairs, 1)
+        require_choice("compilation", self.compilation, COMPILATIONS)
 
     @property
     def recipe(self) -> Recipe:
         """Recipe's defaults with these settings."""
-        return Recipe(batch_size=self.batch_size, inner_steps=self.inner_steps, precision=self.precision)
+        return Recipe(
+            batch_size=self.batch_size,
+            inner_steps=self.inner_steps,
+            precision=self.precision,
+            compilation=self.compilation,
+        )
 
     @property
     def chosen(self) -> tuple[str, ...]:
@@ -157,11 +170,30 @@ def ladder(config: Training) -> dict[str, dict[str, Any]]:
     return found
 
 
+def compiled(config: Training) -> dict[str, dict[str, Any]]:
+    """For each kind of compilation asked for and each network: see `benchmarks.compilation.worth`."""
+    found: dict[str, dict[str, Any]] = {}
+    isolated = config.own_processes
+    for compilation in compilations_on(config.device) if config.compilation == "off" else (config.compilation,):
+        with (
+            new_compiler_cache(),
+            Contender(own_process=isolated) as plain,
+            Contender(own_process=isolated) as compiling,
+        ):
+            start = compiling.run(prepare_compiler, compilation, config.device)
+            found[compilation] = {"start_seconds": start}
+            recipe = config.recipe.but(compilation=compilation)
+            for name in config.chosen:
+                common = (network_of(name), recipe, config.device)
+                found[f"{name}, {compilation}"] = worth(plain, compiling, common, config.pairs, config.seconds)
+    return found
+
+
 def main() -> None:
     """Command line."""
     config = tyro.cli(Training, description=__doc__)
     with cpu_threads(1):
-        found = ladder(config) if config.ladder else measure(config)
+        found = compiled(config) if config.compiled else ladder(config) if config.ladder else measure(config)
     print_summary(found, config.json, config)
 
 

@@ -282,7 +282,7 @@ def _presets() -> Iterator[Row]:
     defaults = Recipe().to_dict()
     for name in known_presets():
         preset = preset_entry(name)
-        buffers, recipe = preset.buffers(), preset.recipe.to_dict()
+        buffers, recipe = preset.buffers(), preset.recipe.to_dict().items()
         teachers = {
             entry.network if isinstance(entry.network, str) else entry.network.to_json(): list(entry.budgets)
             for entry in buffers.teachers
@@ -292,7 +292,7 @@ def _presets() -> Iterator[Row]:
             "data sets": list(buffers.datasets),
             "attacks": list(buffers.attacks),
             "teachers and budgets (MACs)": teachers,
-            "recipe, but for defaults": {field: value for field, value in recipe.items() if value != defaults[field]},
+            "recipe, but for defaults": {field: value for field, value in recipe if value != defaults.get(field)},
         }
 
 

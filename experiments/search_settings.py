@@ -90,7 +90,8 @@ class Search:
     def deciding(self) -> dict[str, Any]:
         """The settings on which the result depends, as JSON values."""
         left_out = ("out", "store", "workers", "device", "format")
-        settings = json.loads(json.dumps(asdict(self), default=str))
+        recipes = {"recipe": self.recipe.to_dict(), "final_recipe": self.final_recipe.to_dict()}
+        settings = json.loads(json.dumps({**asdict(self), **recipes}, default=str))
         return {name: value for name, value in settings.items() if name not in left_out}
 
 

@@ -31,6 +31,7 @@ from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.store import FolderStore
 from rcnas_env.networks import build
 from rcnas_env.networks.convolution import Convolution
+from rcnas_env.training.compilation import OPTIONS
 from rcnas_env.training.fit import Trainer
 from rcnas_env.training.recipe import Recipe
 from tests import tiny
@@ -101,6 +102,16 @@ def test_the_ladder_measures_every_rung(monkeypatch: pytest.MonkeyPatch, capsys:
     assert len(rungs) == len(set(rungs)) == 4 and all("ratio" in line for line in text.splitlines())
 
 
+def test_compiling_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(OPTIONS, "inductor", {"backend": "eager"})
+    environment = dict(os.environ)
+    evidence = json.loads(run(monkeypatch, capsys, "training", "--compiled", "--json"))
+    assert list(evidence["summary"]) == ["inductor", "tiny, inductor"]
+    figures = evidence["summary"]["tiny, inductor"]
+    assert figures["compile_seconds"] > figures["ms"] / 1e3 and figures["plain_ms"] > 0 and figures["pairs"] == 2
+    assert os.environ == environment
+
+
 def test_training_refuses_a_network_that_it_does_not_know() -> None:
     with pytest.raises(ValueError, match=r"networks must be .*WRN-16-2 at 8x8.*got 'WRN-16-3'"):
         training.measure(training.Training(networks=("WRN-16-3",)))
@@ -162,6 +173,11 @@ def test_the_published_loader_gives_every_image_once_as_a_float() -> None:
     expected = {tuple(image.flatten().tolist()) for image in data.images()}
     seen = [tuple(image.flatten().tolist()) for images, _ in batches for image in images]
     assert len(set(seen)) == 32 and set(seen) <= expected
+
+
+def test_the_published_loader_feeds_a_gpu_as_the_published_code_does() -> None:
+    loader = published.make_loader(random_data(tiny.STUDENT, 32), 16, tiny.generator(), "cuda")
+    assert (loader.num_workers, loader.pin_memory) == (1, True)
 
 
 def test_a_published_training_learns() -> None:

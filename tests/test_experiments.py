@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def assert_complete(folder: Path, config: Quickstart) -> dict[str, Any]:
     assert record["versions"]["python"] == platform.python_version() and "torch" in record["versions"]
     assert record["hardware"]["cores"] >= 1 and record["hardware"]["processor"]
     assert (record["config"]["seed"], record["config"]["evaluations"]) == (config.seed, config.evaluations)
-    assert record["config"]["recipe"] == config.recipe.to_dict()
+    assert record["config"]["recipe"] == asdict(config.recipe)
     results = record["results"]
     assert [row["name"] for row in results["rows"]] == NAMES
     assert [row["evaluations"] for row in results["rows"]] == [None, config.evaluations, config.evaluations, 1]

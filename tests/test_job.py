@@ -48,7 +48,7 @@ OTHER_TRAINING = {
             "epochs": 2, "batch_size": 64, "learning_rate": 0.05, "momentum": 0.8, "weight_decay": 2e-4,
             "method": "sat", "schedule": "step", "gradient_clip": 1.0, "beta": 5.0, "epsilon": 0.1, "inner_steps": 2,
             "relative_step": 0.5, "precision": "bf16", "folded": False, "augment": False, "n_eval": 40,
-            "n_train": 100, "threads": 2,
+            "n_train": 100, "threads": 2, "compilation": "inductor",
         }.items()
     },
 }  # fmt: skip
@@ -78,6 +78,12 @@ def test_what_matters_to_the_training_is_in_both_keys(change: str) -> None:
 def test_every_field_of_the_recipe_is_covered_above() -> None:
     covered = set(OTHER_TRAINING) | {"attack_batch_size", "n_test"}
     assert {field.name for field in dataclasses.fields(tiny.RECIPE)} <= covered
+
+
+def test_keys_are_those_of_the_records_that_there_are() -> None:
+    job = tiny.job()  # as computed before recipes had a compilation
+    assert job.key == "da6aee4611615c41509e3775fb66ffebc9147a31b33c5f74f4850480b18e0d8b"
+    assert job.training_key == "3714f690913bad135e33c3e4432de56fdbc38c0c73fa7a93ca3333c3be4076f6"
 
 
 def test_keys_are_all_different() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rcnas_env.training.method import known_methods
 from rcnas_env.training.precision import PRECISIONS
-from rcnas_env.training.recipe import SCHEDULES, Recipe
+from rcnas_env.training.recipe import COMPILATIONS, LATER_FIELDS, SCHEDULES, Recipe
 from rcnas_env.validation import (
     require_boolean,
     require_choice,
@@ -42,6 +42,7 @@ RECIPES = st.builds(
     relative_step=POSITIVE,
     precision=st.sampled_from(PRECISIONS),
     folded=st.booleans(),
+    compilation=st.sampled_from(COMPILATIONS),
     augment=st.booleans(),
     n_eval=st.integers(1, 1_000),
     n_train=st.none() | st.integers(2, 1_000),
@@ -62,7 +63,9 @@ def test_recipes_go_to_json_and_back(recipe: Recipe) -> None:
     again = Recipe.from_dict(json.loads(json.dumps(recipe.to_dict(), allow_nan=False)))
     assert again == recipe
     assert hash(again) == hash(recipe)
-    assert set(recipe.to_dict()) == {field.name for field in fields(Recipe)}
+    later = {name for name, default in LATER_FIELDS.items() if getattr(recipe, name) == default}
+    assert set(recipe.to_dict()) == {field.name for field in fields(Recipe)} - later
+    assert {name: getattr(Recipe(), name) for name in LATER_FIELDS} == LATER_FIELDS
 
 
 BAD = {
@@ -70,6 +73,7 @@ BAD = {
     "schedule": ["cosine", 1],
     "precision": ["fp16", None],
     "folded": [1, "yes", None],
+    "compilation": ["on", True, None],
     "augment": [1, "yes", None],
     "n_train": [1, 2.5, "all"],
     "epochs": [0, -1, 1.5, True, "5", None],

@@ -29,13 +29,15 @@ CPU more than the zeros between them do."""
 class Convolution(nn.Conv2d):
     """nn.Conv2d, zero-padded and without dilation; on a CPU, a matrix product where that is the faster way.
 
+    What `torch.compile` traces is nn.Conv2d itself.
+
     Shapes: (N, in_channels, H, W) → (N, out_channels, H', W'), as nn.Conv2d's. Matrix products put out the
     channels-last format, whatever came in.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """The convolution of `input`, by the faster way."""
-        if not input.is_cpu:
+        if not input.is_cpu or torch.compiler.is_compiling():  # a compiler has kernels of its own
             return super().forward(input)
         if self.kernel_size == (1, 1):
             return pointwise(input, self.weight, self.bias, self.stride[0])
@@ -120,7 +122,8 @@ def apply_pixel_matrix(images: Tensor, matrix: Tensor, bias: Tensor | None, stri
 def _taps(height: int, width: int, kernel: int, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """taps[p, q, k] = 1 where tap k of output pixel q falls on input pixel p, else 0: (H·W, H'·W', kernel²)."""
 
-    def line(size: int) -> Tensor:  # the same along one axis: (size, ⌈size / stride⌉, kernel)
+    def line(size: int) -> Tensor:
+        """The same along one axis: bool (size, ⌈size / stride⌉, kernel)."""
         places = torch.arange(0, size, stride)[:, None] + torch.arange(kernel) - kernel // 2
         return torch.arange(size)[:, None, None] == places
 

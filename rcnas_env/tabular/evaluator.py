@@ -17,7 +17,7 @@ from rcnas_env.task import Task
 from rcnas_env.training.recipe import Recipe
 from rcnas_env.validation import require_boolean, shown
 
-HOW_COMPUTED = ("precision", "threads", "folded", "attack_batch_size", "n_test")
+HOW_COMPUTED = ("precision", "threads", "folded", "compilation", "attack_batch_size", "n_test")
 """Recipe fields that a job may have otherwise than the table: they say how it is computed, not what."""
 
 

@@ -17,6 +17,7 @@ from rcnas_env.data.augmentation import random_crop_flip
 from rcnas_env.data.image_set import ImageSet
 from rcnas_env.networks.frozen import freeze
 from rcnas_env.seeding import derive_seed
+from rcnas_env.training.compilation import Compiled, as_asked, require_compiler
 from rcnas_env.training.inner_maximisation import perturb
 from rcnas_env.training.memory import MicroBatch, keep_state
 from rcnas_env.training.method import method_entry
@@ -88,7 +89,11 @@ class Trainer:
         extra_loss: a scalar that is added to every step's loss, called once a step; None for none. Where a step is
             repeated for want of memory, a copy of it (copy.copy) as it was before the step takes its place.
 
-    A step that runs out of memory is repeated in micro-batches, as `rcnas_env.training.memory` says.
+    A step that runs out of memory is repeated in micro-batches, as `rcnas_env.training.memory` says; no step is
+    compiled from then on.
+
+    Raises:
+        ValueError: the recipe's compilation does not work on the model's device.
     """
 
     def __init__(
@@ -112,6 +117,9 @@ class Trainer:
             fused=True,
         )
         self._frozen = freeze(model, self.dtype) if recipe.folded and self.method.inner_target else None
+        require_compiler(recipe.compilation, next(model.parameters()).device)
+        self._outer = as_asked(model, recipe)
+        self._inner = self._outer if self._frozen is None else as_asked(self._frozen, recipe)
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """One optimizer step on one batch; returns its loss, a detached scalar.
@@ -127,15 +135,15 @@ class Trainer:
     def _gradients(self, images: Tensor, labels: Tensor) -> Tensor:
         """Set the gradients of one step's loss, and return it, detached."""
         method = self.method
+        self.optimizer.zero_grad(set_to_none=True)  # first: CUDA graphs would write over gradients in their memory
         perturbed = self.perturb(images, labels) if method.inner_target else None
-        self.optimizer.zero_grad(set_to_none=True)
         sizes, losses = self.micro_batch.shares(len(labels)), list[Tensor]()
         parts = [whole.split(sizes) for whole in (images, images if perturbed is None else perturbed, labels)]
         for clean, attacked, targets in zip(*parts, strict=True):
             with self._autocast(images):
                 # one clean forward serves both terms: batch statistics, and so gradients, are the published two's
-                clean_logits = self.model(clean).float() if method.needs_clean_logits else None
-                attacked_logits = self.model(attacked).float() if method.needs_perturbed_logits else None
+                clean_logits = self._outer(clean).float() if method.needs_clean_logits else None
+                attacked_logits = self._outer(attacked).float() if method.needs_perturbed_logits else None
             loss = method.loss(clean_logits, attacked_logits, targets, self.recipe.beta)
             loss = loss * (len(targets) / len(labels))  # a mean over images; by 1.0, which changes no bit, if whole
             if self.extra_loss is not None and len(losses) == len(sizes) - 1:
@@ -149,7 +157,11 @@ class Trainer:
         restore, extra_loss = keep_state(self.model, self.generator), copy.copy(self.extra_loss)
 
         def undo() -> None:
+            """Go back to before the step; what is compiled runs as it is from now on."""
             restore()
+            for network in (self._outer, self._inner):
+                if isinstance(network, Compiled):
+                    network.give_up()
             self.extra_loss = copy.copy(extra_loss)  # it may count its calls, as HARP's does
 
         return undo
@@ -161,7 +173,7 @@ class Trainer:
             if self._frozen is not None:
                 self._frozen.refresh()
             return perturb(
-                self.micro_batch.divide(self.model if self._frozen is None else self._frozen),
+                self.micro_batch.divide(self._inner),
                 images,
                 labels,
                 self.method,
@@ -204,6 +216,7 @@ def fit(
         A report; with `diverged` True as soon as an epoch's loss is not finite, the weights then being useless.
 
     Raises:
+        ValueError: the recipe's compilation does not work on `device`.
         NoRoomError: memory does not suffice for two images at once; each halving before is a MemoryWarning.
     """
     losses, start = list[float](), time.perf_counter()

@@ -11,7 +11,12 @@ from rcnas_env.training.precision import PRECISIONS, resolve_precision
 from rcnas_env.validation import require_boolean, require_choice, require_integer, require_number, shown
 
 SCHEDULES = ("one-cycle", "step", "constant")
+COMPILATIONS = ("off", "graphs", "inductor", "inductor-graphs")
 MOST_THREADS = 1_024
+
+LATER_FIELDS: Mapping[str, Any] = {"compilation": "off"}
+"""Fields that came when there were records, with their defaults. A default is left out of `Recipe.to_dict`: the keys of
+jobs, and the settings that records hold, are what they were before."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,10 @@ class Recipe:
     """Freeze networks in the inner maximisation and in attacks (`rcnas_env.networks.frozen`): batch norms folded
     into convolutions, weights laid out once; the same forward pass to rounding, and faster. Verdicts always come
     from the network as it is."""
+    compilation: str = "off"
+    """Compile the network for its training (`rcnas_env.training.compilation`): "off", "graphs" (CUDA graphs),
+    "inductor" (torch.compile), or "inductor-graphs"; the same to rounding. Takes seconds to minutes first, and pays in
+    trainings that are long enough (docs/performance.md)."""
     augment: bool = True
     """Augment training images as the data set's entry says (paper appendix D: random crop and flip at CIFAR)."""
     n_eval: int = 256
@@ -72,6 +81,7 @@ class Recipe:
         require_choice("recipe.precision", self.precision, PRECISIONS)
         object.__setattr__(self, "precision", resolve_precision(self.precision))
         require_boolean("recipe.folded", self.folded)
+        require_choice("recipe.compilation", self.compilation, COMPILATIONS)
         require_boolean("recipe.augment", self.augment)
         for name in ("epochs", "batch_size", "inner_steps", "n_eval", "attack_batch_size", "threads"):
             low = 2 if name == "batch_size" else 1  # batch norm needs two images
@@ -93,8 +103,9 @@ class Recipe:
         object.__setattr__(self, name, value)
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as JSON values."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        """All fields as JSON values, but those of `LATER_FIELDS` that are at their defaults."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if (name, value) not in LATER_FIELDS.items()}
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> Recipe:
