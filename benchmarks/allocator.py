@@ -1,4 +1,4 @@
-"""Keep freed memory within the process, where the C library can be told to."""
+"""Keep freed memory within the process, where the C library can be told to: a rung of the ladder of trainings."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What is compared runs in a process of its own: what one does to its process is no help or hindrance to the other.
 
-`rcnas_env.training.allocator` changes how a whole process allocates, and would make the published loop faster too.
+`benchmarks.allocator` changes how a whole process allocates, and would make the published loop faster too.
 """
 
 from __future__ import annotations

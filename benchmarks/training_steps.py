@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from benchmarks import published
+from benchmarks.allocator import keep_freed_memory
 from benchmarks.timing import Stopwatch, seconds_of
 from rcnas_env.architecture import NetworkSpec, StageSpec, named_network
 from rcnas_env.cost import cost
 from rcnas_env.data import ImageSet
 from rcnas_env.networks import build
-from rcnas_env.training.allocator import keep_freed_memory
 from rcnas_env.training.fit import Trainer, batches
 from rcnas_env.training.recipe import Recipe
 from rcnas_env.validation import require_choice
@@ -23,6 +23,9 @@ DIGITS, FASHION, CIFAR = (1, 8, 8), (1, 28, 28), (3, 32, 32)
 CLASSES = 10
 EPSILON = 0.2
 """Radius trained against; steps cost the same at any."""
+
+STEPS_TO_COMPILE = 3
+"""After which nothing is compiled any more: CUDA graphs run a network once as it is, record it, and then replay it."""
 
 DATA_BATCHES = 4
 """Batches of random images that there are, so that the next is never the last one again."""
@@ -88,11 +91,12 @@ def prepare_published(spec: NetworkSpec, recipe: Recipe, device: str) -> Callabl
     data = random_data(spec, DATA_BATCHES * recipe.batch_size)
     model = published.plain_network(build(spec)).to(device)
     optimizer = published.make_optimizer(model, recipe)
-    loader = published.make_loader(data, recipe.batch_size, torch.Generator().manual_seed(0))
+    loader = published.make_loader(data, recipe.batch_size, torch.Generator().manual_seed(0), device)
     noise = torch.Generator(device=device).manual_seed(0)
     stream = (batch for _ in itertools.count() for batch in loader)
 
     def step(recipe: Recipe) -> None:
+        """The published step on the next batch, copied to the device first."""
         images, labels = next(stream)
         published.step(model, optimizer, images.to(device), labels.to(device), EPSILON, recipe, noise)
 
@@ -101,7 +105,7 @@ def prepare_published(spec: NetworkSpec, recipe: Recipe, device: str) -> Callabl
 
 
 class OwnStep:
-    """Our step, fed as `rcnas_env.training.fit` feeds it; warm already.
+    """Our step, fed as `rcnas_env.training.fit` feeds it; warm already, unless said otherwise.
 
     Args:
         spec: the network.
@@ -109,10 +113,17 @@ class OwnStep:
         device: where to train.
         plain_convolutions: nn.Conv2d in place of `Convolution`.
         keep_memory: have the allocator keep freed memory, in the whole process from now on.
+        warm: take first steps, of one inner step, that no timing is to see.
     """
 
     def __init__(
-        self, spec: NetworkSpec, recipe: Recipe, device: str, plain_convolutions: bool, keep_memory: bool
+        self,
+        spec: NetworkSpec,
+        recipe: Recipe,
+        device: str,
+        plain_convolutions: bool,
+        keep_memory: bool,
+        warm: bool = True,
     ) -> None:
         if keep_memory:
             keep_freed_memory()
@@ -124,9 +135,12 @@ class OwnStep:
         model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self._batches = _endless(len(data), recipe.batch_size)
         noise = torch.Generator(device=device).manual_seed(0)
-        self.trainer = Trainer(model, recipe.but(inner_steps=1), EPSILON, noise)
-        self.step()
-        self.trainer.recipe = recipe
+        self.trainer = Trainer(model, recipe, EPSILON, noise)
+        if warm:
+            self.trainer.recipe = recipe.but(inner_steps=1)
+            for _ in range(1 if recipe.compilation == "off" else STEPS_TO_COMPILE):
+                self.step()
+            self.trainer.recipe = recipe
 
     def step(self) -> None:
         """Take one step on the next batch."""
@@ -149,11 +163,18 @@ def prepare_own(
     return lambda: seconds_of(own.step, device)
 
 
+def prepare_cold(spec: NetworkSpec, recipe: Recipe, device: str) -> Callable[[], float]:
+    """As `prepare_own`, without a step that comes first: what a new network costs, compiled if the recipe says so."""
+    own = OwnStep(spec, recipe, device, plain_convolutions=False, keep_memory=False, warm=False)
+    return lambda: seconds_of(own.step, device)
+
+
 def prepare_breakdown(spec: NetworkSpec, recipe: Recipe, device: str) -> Callable[[], dict[str, float]]:
     """A function that takes our step and returns its seconds by part."""
     own = OwnStep(spec, recipe, device, plain_convolutions=False, keep_memory=True)
 
     def run() -> dict[str, float]:
+        """Seconds of one step by part: the inner maximisation, the optimizer, and all else (outer)."""
         watch = Stopwatch(device)
         with (
             watch.watch(own.trainer, "perturb", "inner"),

@@ -26,7 +26,7 @@ from experiments.figures import COLOURS
 
 LINES = ("-", "--", ":", "-.")
 MARKERS = ("o", "s", "D", "^")
-"""Of the checkpoints in the panel of improvements."""
+"""Of the checkpoints in the panel of improvements, and of groups of agents where there are no lines."""
 PLACES = 25
 """Points of a curve."""
 BAND = 0.1
@@ -35,8 +35,19 @@ BAND = 0.1
 
 def style(label: str) -> dict[str, Any]:
     """Colour and line of an agent; the same in every figure, five colours in each of four lines."""
+    group, colour = _place(label)
+    return {"color": COLOURS[colour], "linestyle": LINES[group % len(LINES)]}
+
+
+def dots(label: str) -> dict[str, Any]:
+    """Colour and marker of an agent where there are no lines."""
+    group, colour = _place(label)
+    return {"color": COLOURS[colour], "marker": MARKERS[group % len(MARKERS)]}
+
+
+def _place(label: str) -> tuple[int, int]:
     place = [entry.label for entry in (*ROSTER, *ABLATIONS)].index(label)
-    return {"color": COLOURS[place % len(COLOURS)], "linestyle": LINES[place // len(COLOURS) % len(LINES)]}
+    return divmod(place, len(COLOURS))
 
 
 def arena_figure(scores: Mapping[str, AgentScores], path: Path) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from agents.pareto import hypervolume, pareto_front
-from experiments.arena_figure import style
+from experiments.arena_figure import dots
 from experiments.arena_runs import AgentRun
 from experiments.arena_tasks import held_out_task
 from rcnas_env.architecture import NetworkSpec
@@ -67,25 +69,41 @@ class Front:
             for label, rows in by_label.items()
         ]
 
-    def markdown(self, runs: Sequence[AgentRun]) -> str:
-        """A row an agent: medians of its students, and the share of the front's hypervolume that they dominate."""
+    def rows(self, runs: Sequence[AgentRun]) -> list[dict[str, Any]]:
+        """An agent each: medians of its students, and the hypervolume that they dominate together.
+
+        That is a share of the whole front's, against MACs and against parameters.
+        """
         reference = {name: (float(np.log10(costs.max())), 0.0) for name, costs in self._costs().items()}
         whole = {
             name: hypervolume(np.log10(costs), self.accuracy, reference[name]) for name, costs in self._costs().items()
         }
+        return [
+            {
+                "agent": each.label,
+                "accuracy": float(np.median(each.accuracy)),
+                "macs": float(np.median(each.macs)),
+                "params": float(np.median(each.params)),
+                "hypervolume": {
+                    name: each.hypervolume(costs, whole[name], reference[name])
+                    for name, costs in (("macs", each.macs), ("params", each.params))
+                },
+            }
+            for each in self.delivered(runs)
+        ]
+
+    def markdown(self, rows: Sequence[Mapping[str, Any]]) -> str:
+        """The `rows` as a table."""
         lines = [
             f"| {self.name} of the teacher's MACs; teacher {self.teacher:.1%} | robust accuracy | MACs | parameters "
             "| hypervolume, MACs | hypervolume, parameters |",
             "|---|--:|--:|--:|--:|--:|",
         ]
-        for each in self.delivered(runs):
-            shares = [
-                each.hypervolume(costs, whole[name], reference[name])
-                for name, costs in (("macs", each.macs), ("params", each.params))
-            ]
+        for row in rows:
+            shares = row["hypervolume"]
             lines.append(
-                f"| {each.label} | {np.median(each.accuracy):.1%} | {np.median(each.macs):,.0f} "
-                f"| {np.median(each.params):,.0f} | {shares[0]:.0%} | {shares[1]:.0%} |"
+                f"| {row['agent']} | {row['accuracy']:.1%} | {row['macs']:,.0f} | {row['params']:,.0f} "
+                f"| {shares['macs']:.0%} | {shares['params']:.0%} |"
             )
         return "\n".join(lines) + "\n"
 
@@ -99,10 +117,14 @@ class Front:
             front = front[np.argsort(costs[front])]
             panel.step(costs[front], 100 * self.accuracy[front], where="post", color="#333333", linewidth=1.2)
             for each in self.delivered(runs):
-                looks = style(each.label)
                 own = each.macs if name == "macs" else each.params
-                panel.scatter(own, 100 * each.accuracy, s=14, color=looks["color"], alpha=0.6, label=each.label)
+                panel.scatter(
+                    own, 100 * each.accuracy, s=18, alpha=0.6, linewidths=0, label=each.label, **dots(each.label)
+                )
             panel.set_xscale("log")
+            panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+            panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            panel.xaxis.set_minor_formatter(NullFormatter())
             panel.set_xlabel({"macs": "MACs an image", "params": "parameters"}[name])
             panel.grid(alpha=0.3)
         figure.axes[0].set_ylabel("expected robust accuracy in %")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
-import torch
 
 from agents.agent import Agent, incumbent_of
 from agents.registry import make_agent
@@ -27,6 +25,7 @@ from rcnas_env.evaluation.evaluator import Evaluator
 from rcnas_env.seeding import derive_seed
 from rcnas_env.strict_json import parse_json
 from rcnas_env.validation import require_fields, require_integer, require_number, shown
+from rcnas_env.whole_files import write_text
 
 RunKey = tuple[str, str, int]
 """(label, task's name, seed)."""
@@ -145,11 +144,6 @@ def run_agent(settings: ArenaSettings, folder: Path, entry: Entry, task_name: st
         evaluator.close()
 
 
-def start_worker() -> None:
-    """Begin a worker process: one thread."""
-    torch.set_num_threads(1)
-
-
 def run_by_key(settings: ArenaSettings, folder: Path, key: RunKey) -> AgentRun:
     """`run_agent` for the run that the key names."""
     label, task_name, seed = key
@@ -212,12 +206,12 @@ class RunLog:
         if settings.exists():
             _require_equal(_parsed(settings, _contents(settings)), deciding)
         else:
-            _write(settings, json.dumps(deciding, indent=1) + "\n")
+            write_text(settings, json.dumps(deciding, indent=1) + "\n")
         lines = _contents(self.path).splitlines(keepends=True) if self.path.exists() else []
         whole = [line for line in lines if line.endswith(b"\n")]  # the last one may have been broken off
         self.runs = {run.key: run for run in (_run(self.path, number, line) for number, line in enumerate(whole, 1))}
         if whole != lines:
-            _write(self.path, b"".join(whole).decode())
+            write_text(self.path, b"".join(whole).decode())
 
     def add(self, run: AgentRun) -> None:
         """Keep a run."""
@@ -261,10 +255,3 @@ def _require_equal(found: Any, wanted: dict[str, Any]) -> None:
                 f"out must be a new folder for {shown(name)} {wanted.get(name)!r}, got one with runs of "
                 f"{shown(found.get(name))}"
             )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write the file, whole or not at all."""
-    temporary = path.with_suffix(".writing")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)

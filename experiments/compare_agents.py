@@ -16,12 +16,9 @@ may be given more agents, or more seeds. --agree compares the ranks of two finis
 
 from __future__ import annotations
 
-import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -36,14 +33,14 @@ from experiments.arena_front import Front
 from experiments.arena_meta import encoder_file, meta_folder, meta_train, pretrain_encoder
 from experiments.arena_pages import agent_pages
 from experiments.arena_roster import chosen, entry
-from experiments.arena_runs import AgentRun, RunKey, RunLog, run_by_key, start_worker
+from experiments.arena_runs import AgentRun, RunKey, RunLog, run_by_key
 from experiments.arena_settings import ArenaSettings
 from experiments.arena_summary import agent_rows, bar_rows, best_rewards, collect
 from experiments.arena_tables import report
 from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
 from experiments.stopping import stoppable
-from rcnas_env.evaluation.workers import Workers
+from experiments.worker_pool import Each, mapper
 from rcnas_env.tabular.evaluator import NotInTableError
 from rcnas_env.tabular.table import load_table
 from rcnas_env.training.fit import cpu_threads
@@ -98,7 +95,7 @@ def search(config: CompareAgents, on_run: OnRun | None = None) -> RunLog:
     config.make_evaluator().close()  # an unknown table is found out before anything is made
     log = RunLog(config.folder, config.deciding())
     missing = log.missing(config.runs())
-    with _mapper(config.workers) as each:
+    with mapper(config.workers) as each:
         _prepare(config, missing, each)
         with progress_bar("runs", len(config.runs()), done=len(config.runs()) - len(missing)) as bar:
             for run in each(partial(run_by_key, config.alone(), config.folder), missing):
@@ -124,51 +121,23 @@ def compare(config: CompareAgents, on_run: OnRun | None = None) -> Path:
     (folder / "table.md").write_text(report(config, config.seeds, rows, bars), encoding="utf-8")
     (folder / "agents.md").write_text(agent_pages(config, config.seeds, rows), encoding="utf-8")
     arena_figure(scores, folder / "curves.png")
-    if config.engine == "tabular":
-        _write_fronts(config, [log.runs[key] for key in config.runs()])
-    record.results = {"best": best_rewards([log.runs[key] for key in config.runs()]), "agents": rows, "bars": bars}
+    runs = [log.runs[key] for key in config.runs()]
+    fronts = _write_fronts(config, runs) if config.engine == "tabular" else {}
+    record.results = {"best": best_rewards(runs), "agents": rows, "bars": bars, "fronts": fronts}
     record.phase("table and figure")
     record.finish()
     return folder
 
 
-def _write_fronts(config: CompareAgents, runs: Sequence[AgentRun]) -> None:
-    """front.md and a front-TASK.png a task: where the agents' students lie on the twin's Pareto fronts."""
+def _write_fronts(config: CompareAgents, runs: Sequence[AgentRun]) -> dict[str, list[dict[str, Any]]]:
+    """front.md and a front-TASK.png a task: where the agents' students lie on the twin's Pareto fronts; its rows."""
     fronts = [Front(load_table(config.table), task) for task in config.tasks]
-    (config.folder / "front.md").write_text("\n".join(front.markdown(runs) for front in fronts), encoding="utf-8")
+    rows = {front.name: front.rows(runs) for front in fronts}
+    text = "\n".join(front.markdown(rows[front.name]) for front in fronts)
+    (config.folder / "front.md").write_text(text, encoding="utf-8")
     for front in fronts:
         front.figure(runs, config.folder / f"front-{front.name}.png")
-
-
-Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
-"""`each(function, items)`: what the function makes of each item, as it is done, in whatever order."""
-
-
-@contextmanager
-def _mapper(workers: int) -> Iterator[Each]:
-    """One that works in this process, or in `workers` others that end with it."""
-    if workers == 0:
-        yield map
-        return
-    pool = Workers(workers, start_worker)
-    try:
-        yield partial(_shared_out, pool, workers)
-    except BaseException:
-        pool.kill_all()  # what they work on is not kept any more
-        raise
-    finally:
-        pool.close()
-
-
-def _shared_out(pool: Workers, workers: int, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    """`Each`, in a pool of worker processes; raises BrokenProcessPool where one of them dies."""
-    to_do, running = iter(items), set[Future[Any]]()
-    while True:
-        running |= {pool.submit(function, item) for item in itertools.islice(to_do, workers - len(running))}
-        if not running:
-            return
-        done, running = wait(running, return_when=FIRST_COMPLETED)
-        yield from [call.result() for call in done]
+    return rows
 
 
 def _prepare(config: CompareAgents, missing: Sequence[RunKey], each: Each) -> None:

@@ -23,6 +23,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -43,15 +44,17 @@ from experiments.reproduction.drawing import curves_figure, curves_of, ratios_fi
 from experiments.reproduction.estimate import estimate
 from experiments.reproduction.finals import Final, Measured
 from experiments.reproduction.plan import Plan, make_plan, missing_datasets, resolve_targets
-from experiments.reproduction.running import mapper, run_finals, run_prunings, run_searches
+from experiments.reproduction.running import run_finals, run_prunings, run_searches
 from experiments.reproduction.scale import Scale, scale_named
 from experiments.reproduction.searches import Found, SearchKey, SearchSettings, meta_charge
 from experiments.result_table import ResultTable
 from experiments.run_record import RunRecord
 from experiments.stopping import stoppable
+from experiments.worker_pool import mapper
 from rcnas_env.data import DataUnavailableError
 from rcnas_env.training.fit import cpu_threads
 from rcnas_env.validation import require_choice, require_integer
+from rcnas_env.whole_files import write_text
 
 AGENT_SETTINGS: Mapping[str, Mapping[str, Any]] = {"vpg": {"update": "step"}, "vpg+": {}}
 """The paper's agent updates within the loop over t (Algorithm 1)."""
@@ -164,14 +167,15 @@ def _plan(config: Reproduce, settings: SearchSettings) -> Plan:
 
 def _claim_folder(folder: Path, settings: SearchSettings) -> None:
     """Note what decides the searches; refuse a folder in which something else did."""
-    deciding = {**asdict(settings.scale), "agent": settings.agent, "seed": settings.seed}
+    recipe = settings.scale.search_recipe.to_dict()
+    deciding = {**asdict(settings.scale), "search_recipe": recipe, "agent": settings.agent, "seed": settings.seed}
     for free in ("seeds", "table_groups", "curve_seeds", "autoattack_images", "final_recipe"):
         deciding.pop(free)
     deciding["groups"] = {label: [each.teacher, each.budget] for label, each in settings.scale.groups.items()}
     text, path = json.dumps(deciding, indent=1, default=str) + "\n", folder / "settings.json"
     if path.exists() and path.read_text(encoding="utf-8") != text:
         raise ValueError(f"out must be a new folder for these settings, got {str(folder)!r} with searches of others")
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
 
 
 def _results(
@@ -279,6 +283,7 @@ def main() -> int:
         return 2
 
     def work() -> int:
+        """Run the command; 0, or 2 where the input is at fault."""
         start = time.monotonic()
         try:
             with cpu_threads(1):  # this process only waits for the workers
@@ -289,6 +294,10 @@ def main() -> int:
         except (ValueError, DataUnavailableError) as error:  # CheckpointError too
             print(f"reproduce: error: {error}", file=sys.stderr)
             return 2
+        except BrokenProcessPool:
+            text = "a worker process died; what is finished is kept, and the same command goes on from there"
+            print(f"reproduce: error: {text}", file=sys.stderr)
+            return 1
         print((config.folder / "results.md").read_text(encoding="utf-8"))
         print(f"Tables, figures and record: {config.folder} ({time.monotonic() - start:.0f} s)")
         return 0

@@ -68,6 +68,7 @@ def _signals_raised() -> Iterator[None]:
     raised_at = -math.inf
 
     def stop(number: int, frame: FrameType | None) -> None:
+        """The handler: raise `Stop`, once for signals that come together."""
         nonlocal raised_at
         now = time.monotonic()
         if now - raised_at >= SAME_STOP_SECONDS:

@@ -88,13 +88,15 @@ def _cells(
 ) -> dict[str, Cell]:
     cells: dict[str, Cell] = {}
     sizes: list[Measured] = []
+    budgets = _budgets(scale, group, places)
     for place in places:
         for column in columns_of(spec, attack_source):
             finals = (Final(entry, place, group, column, seed, attack_source) for seed in range(scale.seeds))
             there = [measured[final] for final in finals if final in measured]
             if there:
                 cells[f"{place}/{column.key}"] = accuracy_cell(there)
-                sizes += there
+                # larger images take more MACs: no mean over places of different budgets
+                sizes += there if budgets[place] == budgets[places[0]] else ()
     if spec.sizes and sizes:  # of a searched row the mean over its tasks' students
         cells["params"] = Cell(statistics.mean(each.params for each in sizes) / 1e6)
         cells["macs"] = Cell(statistics.mean(each.macs for each in sizes) / 1e6)
@@ -107,13 +109,18 @@ def _over_budget(
     """Says of a searched row for which attacks no student within the budget was found."""
     if entry.source != "search":
         return ""
-    budget = scale.task(places[0], group, "clean").budget
+    budgets = _budgets(scale, group, places)
     over = {
-        final.column.heading
+        f"{scale.datasets[final.place]} {final.column.heading}"
         for final, each in measured.items()
-        if final.entry == entry and final.group == group and final.place in places and each.macs > budget
+        if final.entry == entry and final.group == group and final.place in places and each.macs > budgets[final.place]
     }
     return f"over the budget, as all students tried: {', '.join(sorted(over))}" if over else ""
+
+
+def _budgets(scale: Scale, group: str, places: Sequence[str]) -> dict[str, float]:
+    """MACs an image at each place."""
+    return {place: scale.task(place, group, "clean").budget for place in places}
 
 
 def accuracy_cell(measured: Sequence[Measured]) -> Cell:
@@ -126,7 +133,12 @@ def accuracy_cell(measured: Sequence[Measured]) -> Cell:
 def _labels(
     scale: Scale, entry: Entry, group: str, places: Sequence[str], labels: Mapping[tuple[str, str, str], str]
 ) -> tuple[str, ...]:
-    budget = f"{group}: {scale.task(places[0], group, 'clean').budget / 1e6:,.2f} M MACs"
+    budgets = _budgets(scale, group, places)
+    named = {budget: scale.datasets[place] for place, budget in reversed(budgets.items())}  # one data set a budget
+    listed = [
+        f"{budget / 1e6:,.2f} M MACs" + (f" ({name})" if len(named) > 1 else "") for budget, name in named.items()
+    ]
+    budget = f"{group}: {', '.join(reversed(listed))}"
     if entry.label is not None:
         return entry.label, budget
     return labels[places[0], group, entry.network], budget

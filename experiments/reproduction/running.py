@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
-from multiprocessing import get_context
 from typing import Any
 
-from experiments.arena_runs import start_worker
 from experiments.progress import progress_bar
 from experiments.reproduction.contents import ColumnSpec
 from experiments.reproduction.finals import Final, Measured, final_job, prune_teacher
@@ -22,23 +19,10 @@ from experiments.reproduction.searches import (
     meta_train,
     search,
 )
+from experiments.worker_pool import Each
 from rcnas_env.evaluation.evaluator import make_engine
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.store import open_store
-
-Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
-"""`each(function, items)`: what the function makes of each item, in the items' order."""
-
-
-@contextmanager
-def mapper(workers: int) -> Iterator[Each]:
-    """One that works in this process (0 workers), or in others of one thread each, that end with it."""
-    if workers == 0:
-        yield map
-        return
-    # spawn: fork is unsafe once torch has started threads
-    with get_context("spawn").Pool(workers, initializer=start_worker) as pool:
-        yield pool.imap
 
 
 def run_searches(settings: SearchSettings, plan: Plan, each: Each) -> dict[SearchKey, Found]:
@@ -89,9 +73,9 @@ def run_prunings(settings: SearchSettings, plan: Plan, each: Each) -> dict[Final
     if not groups:
         return measured
     with progress_bar("pruning", len(groups)) as bar:
-        for cells, figures in zip(groups, each(partial(_prune, settings), groups), strict=True):
+        for figures in each(partial(_prune, settings), groups):
             bar.advance()
-            measured |= {final: figures[final.column.key] for final in cells}
+            measured |= figures
     # cells of several tables may be one final each; the plan has no two equal ones
     return measured
 
@@ -108,6 +92,7 @@ def _search(settings: SearchSettings, missing: tuple[str, ...], key: SearchKey) 
     return search(settings, key, missing)
 
 
-def _prune(settings: SearchSettings, cells: Sequence[Final]) -> dict[str, Measured]:
+def _prune(settings: SearchSettings, cells: Sequence[Final]) -> dict[Final, Measured]:
     columns: tuple[ColumnSpec, ...] = tuple(final.column for final in cells)
-    return prune_teacher(settings.scale, settings.folder, cells[0], columns, settings.device)
+    figures = prune_teacher(settings.scale, settings.folder, cells[0], columns, settings.device)
+    return {final: figures[final.column.key] for final in cells}

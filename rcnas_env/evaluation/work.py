@@ -23,6 +23,7 @@ from rcnas_env.networks import build
 from rcnas_env.networks.frozen import freeze
 from rcnas_env.seeding import derive_seed
 from rcnas_env.training.fit import cpu_threads, fit
+from rcnas_env.training.freed_memory import give_back_freed_memory
 from rcnas_env.training.memory import MicroBatch
 
 
@@ -33,6 +34,7 @@ def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
         (report, weights): JSON values with losses, seconds, `diverged`, `micro_batch` (`TrainingReport`) and
         provenance; safetensors bytes.
     """
+    give_back_freed_memory()  # the last evaluation's
     generator = torch.Generator().manual_seed(derive_seed(job.seed, "initial weights"))
     model = build(job.network, generator).to(device)
     data = load_splits(job.task.dataset, job.recipe.n_eval).train
@@ -82,6 +84,7 @@ def attack_images(
     progress = None if progress_folder is None else AttackProgress(progress_folder)
 
     def attempt() -> AttackResult:
+        """The whole attack, by the micro-batch of this moment: `MicroBatch.run` calls again after lack of memory."""
         return run_attack(
             attack,
             micro_batch.divide(attacked),
@@ -186,6 +189,7 @@ def _forward_passes(
     batch_size = job.recipe.attack_batch_size
 
     def attempt() -> tuple[Tensor, Tensor, Tensor]:
+        """All forward passes, by the micro-batch of this moment; called again after lack of memory."""
         divided = micro_batch.divide(model)
         clean_logits, attacked_logits = (_logits(divided, each, batch_size) for each in (images, attacked))
         if job.source_job is not None:

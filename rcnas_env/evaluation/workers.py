@@ -11,14 +11,15 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from multiprocessing.context import SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Any
 from weakref import WeakKeyDictionary
+
+from rcnas_env.held_signals import held_signals
 
 ENDING_SECONDS = 5.0
 """How long to wait for the exit code of a process that is known to be ending."""
@@ -107,7 +108,7 @@ class _Worker:
 
     def start(self) -> None:
         """Start the process."""
-        with _sigint_blocked():  # the process that is started here inherits it
+        with held_signals():  # one that is broken off while it is born says so with a traceback
             started = self._executor.submit(_load)
         started.add_done_callback(self._note_start)
 
@@ -154,19 +155,9 @@ class _Worker:
 def _load() -> None:
     """In a worker process: import what calls need, seconds of work that are no call's own."""
     import rcnas_env.evaluation.work  # noqa: F401
+    from rcnas_env.training.freed_memory import keep_few_kernels
 
-
-@contextmanager
-def _sigint_blocked() -> Iterator[None]:
-    """Hold SIGINT back from this thread; one that comes meanwhile is not lost, but comes afterwards."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    keep_few_kernels()
 
 
 def _begin(prepare: Callable[[], None] | None) -> None:
@@ -183,6 +174,7 @@ def _end_with_the_parent() -> None:
     assert parent is not None
 
     def watch() -> None:
+        """Wait for the parent's end, then leave without any clean-up that could hang."""
         parent.join()
         os._exit(1)
 

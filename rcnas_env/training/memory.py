@@ -118,6 +118,7 @@ def keep_state(model: nn.Module, generator: torch.Generator) -> Callable[[], Non
     buffers, drawn = [buffer.clone() for buffer in model.buffers()], generator.get_state()
 
     def restore() -> None:
+        """Put back buffers and generator, and drop the gradients."""
         for buffer, before in zip(model.buffers(), buffers, strict=True):
             buffer.copy_(before)
         model.zero_grad(set_to_none=True)
