@@ -99,6 +99,7 @@ def _searcher(name: str, module: str, class_name: str) -> AgentFactory:
     """A factory of a class that is called with (task, seed, **settings)."""
 
     def factory(task: Task, seed: int, encoder: StateEncoder | None, **settings: Any) -> Agent:
+        """The searcher, its settings checked; the encoder is not used."""
         made = getattr(importlib.import_module(module), class_name)
         return made(task, seed, **_accepted(name, made, settings))
 
@@ -113,6 +114,7 @@ def _scaling_rule(task: Task, seed: int, encoder: StateEncoder | None, **setting
 
 def _sb3(algorithm: str) -> AgentFactory:
     def factory(task: Task, seed: int, encoder: StateEncoder | None, **settings: Any) -> Agent:
+        """The learner, on the encoder's state where one is given, else on the plain one."""
         from agents.sb3 import SB3Agent
 
         return SB3Agent(algorithm, seed, encoder, settings)

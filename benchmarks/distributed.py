@@ -62,6 +62,7 @@ def overhead(workers: RayWorkers, size: int, number: int) -> float:
     """Seconds of one evaluation's two tasks that do no work, with `size` bytes of weights."""
 
     def evaluate() -> None:
+        """Two tasks, the second after the first: what takes the place of a training, and of an attack."""
         weights = workers.submit(bytes, size).result()
         workers.submit(len, workers.ship(f"benchmark {number}", weights)).result()
 
@@ -81,6 +82,7 @@ def measure(config: Distributed) -> dict[str, Figures]:
         start_workers(ray)
 
         def call(engine: TrainedEvaluator) -> float:
+            """Seconds of `jobs` on `engine`, its store emptied first."""
             engine.store = MemoryStore()
             return seconds_of(partial(engine.evaluate, jobs))
 

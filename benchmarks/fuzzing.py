@@ -70,6 +70,7 @@ def attack(surface: Surface, inputs: int, seed: int) -> tuple[Counter[str], list
     crashes: list[str] = []
 
     def feed(value: Any) -> None:
+        """Give one input to the surface and count its outcome; hypothesis may call once more than asked."""
         if counts.total() == inputs:
             return
         with tempfile.TemporaryDirectory(prefix="rcnas-fuzzing-", ignore_cleanup_errors=True) as folder:

@@ -150,6 +150,7 @@ def _stepping(env: gym.Env[Any, Any], seed: int) -> Callable[[], object]:
     env.reset(seed=seed)
 
     def step() -> None:
+        """One step by a random action, with a reset before it where the episode has ended."""
         if done[0]:
             env.reset()
         _, _, terminated, truncated, _ = env.step(_action(rng))

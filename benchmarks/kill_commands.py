@@ -12,6 +12,7 @@ def quickstart(*options: str) -> Command:
     """Pre-training, meta-training with a checkpoint after each of four iterations, fine-tuning, final comparison."""
 
     def arguments(folder: Path) -> list[str]:
+        """The command line that writes to `folder`."""
         return [
             "--out", str(folder), "--fresh", "--meta-iterations", "4", "--meta-envs", "1", "--evaluations", "4",
             "--pretrain-steps", "20", "--recipe.n-eval", "20", "--final-recipe.n-eval", "20",
@@ -25,6 +26,7 @@ def arena(*options: str) -> Command:
     """Encoders, meta-trainings, and the runs of a few agents by two seeds."""
 
     def arguments(folder: Path) -> list[str]:
+        """The command line that writes to `folder`."""
         return [
             "--out", str(folder), "--tasks", "half", "--seeds", "2", "--evaluations", "4", "--meta-iterations", "2",
             "--meta-envs", "1", "--meta-seeds", "2", "--pretrain-steps", "5", *options,
@@ -37,6 +39,7 @@ def recording(students: int, *options: str) -> Command:
     """Real trainings and attacks of so many students, each anchor by two seeds; no table."""
 
     def arguments(folder: Path) -> list[str]:
+        """The command line that records into a store in `folder`."""
         return [
             "--preset", TINY_PRESET, "--teacher", "WRN-10-1", "--students", str(students), "--seeds", "2",
             "--store", str(folder / "store"), *options,
@@ -50,6 +53,7 @@ def table(students: int, *options: str) -> Command:
     recorded = recording(students, *options)
 
     def arguments(folder: Path) -> list[str]:
+        """The command line that fits a table in `folder` to the recording in its store."""
         same = [each.replace("--", "--recording.") for each in recording(students).arguments(folder)]
         return [*same, "--out", str(folder / "table" / "tiny")]
 

@@ -48,7 +48,8 @@ def perturb(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon
 def margin_steps(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int) -> Tensor:
     """CW-K: steps of epsilon / 10 up −Σ max(z_y − max_{i≠y} z_i, 0) from a uniform start, one restart."""
     own = nn.functional.one_hot(labels, model(images[:1]).shape[1]).bool()
-    adversarial = images + torch.empty_like(images).uniform_(-epsilon, epsilon)
+    noise = torch.Generator(images.device).manual_seed(0)
+    adversarial = images + torch.empty_like(images).uniform_(-epsilon, epsilon, generator=noise)
     adversarial = torch.clamp(adversarial, min=0, max=1).detach()
     for _ in range(steps):
         adversarial.requires_grad = True

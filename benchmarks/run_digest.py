@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rcnas_env.evaluation.entries import TEMPORARY_PREFIX
+from rcnas_env.whole_files import TEMPORARY_PREFIX
 
 VARIES = frozenset(
     {

@@ -67,6 +67,7 @@ def single(env: gym.Env[object, object], config: TabularSteps) -> Contender:
     env.reset(seed=config.seed)
 
     def steps_per_second(seconds: float) -> float:
+        """Steps a second over at least `seconds`, in whole rounds of the actions."""
         start, done = time.perf_counter(), 0
         while (elapsed := time.perf_counter() - start) < seconds or not done:
             for action in actions:
@@ -86,6 +87,7 @@ def batched(num_envs: int, config: TabularSteps) -> Contender:
     share = rcnas_env.META_EPISODE_STEPS / (rcnas_env.META_EPISODE_STEPS + 1)  # every episode ends in a reset step
 
     def steps_per_second(seconds: float) -> float:
+        """Steps a second of all environments over at least `seconds`, in whole rounds of the actions."""
         start, done = time.perf_counter(), 0
         while (elapsed := time.perf_counter() - start) < seconds or not done:
             for action in actions:

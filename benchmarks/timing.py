@@ -90,6 +90,7 @@ class Stopwatch:
 
         @functools.wraps(function)
         def watched(*arguments: Any, **keywords: Any) -> Any:
+            """What `function` returns, counted as `name`'s."""
             with self.part(name):
                 return function(*arguments, **keywords)
 

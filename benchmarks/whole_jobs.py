@@ -54,6 +54,7 @@ def prepare_own(job: Job, device: str) -> Callable[[], dict[str, float]]:
     load_splits(job.task.dataset, job.recipe.n_eval)
 
     def run() -> dict[str, float]:
+        """Evaluate the job from scratch; seconds by part."""
         watch = Stopwatch(device)
         evaluator = TrainedEvaluator(MemoryStore(), device=device)
         with ExitStack() as stack:
@@ -74,6 +75,7 @@ def prepare_published(job: Job, device: str) -> Callable[[], float]:
     splits = load_splits(job.task.dataset, job.recipe.n_eval)
 
     def run() -> None:
+        """Train, attack, and read off the robust accuracy, which waits for the device."""
         generator = torch.Generator().manual_seed(derive_seed(job.seed, "initial weights"))
         model = published.plain_network(build(job.network, generator)).to(device)
         published.train(model, splits.train, job.recipe, job.training_epsilon, job.seed, device)

@@ -54,6 +54,7 @@ def main() -> None:
     env.reset(seed=given.seed)
 
     def objective(trial: optuna.Trial) -> float:
+        """The reward of the student that `trial` suggests; its accuracy and cost go into the trial's attributes."""
         _, reward, _, _, info = env.step(suggest(trial))
         for name in ("student", "robust_accuracy", "macs"):
             trial.set_user_attr(name, info[name])

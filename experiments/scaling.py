@@ -129,6 +129,7 @@ def measure(config: Scaling) -> dict[str, Any]:
     seconds = [each.training + each.attack for each in students]
 
     def at(workers: int, episodes: int, pace: Pace = "lockstep", share: float = 1.0) -> dict[str, Any]:
+        """The estimate for so many workers and episodes an iteration."""
         shape = Training(episodes, iterations=config.iterations, pace=pace, update_share=share)
         return estimate(config, workers, shape, students)
 

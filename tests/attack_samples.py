@@ -61,6 +61,20 @@ def same(left: AttackResult, right: AttackResult) -> bool:
     return all(torch.equal(getattr(left, f), getattr(right, f)) for f in ("adversarial", "clean_correct", "robust"))
 
 
+class Counting(nn.Module):
+    """`network`, how many images went through it, and the most at once."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.images = self.largest = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.images += len(images)
+        self.largest = max(self.largest, len(images))
+        return self.network(images)
+
+
 def linear_model(weight: Tensor) -> nn.Sequential:
     """f(x) = W · flatten(x), W (classes, features)."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor, nn
 
 from rcnas_env.attacks import Attack, AttackResult, adaptive_auto_attack, attack_entry, attack_guard, run_attack
 from rcnas_env.attacks.adaptive import _AdaptiveAutoAttack, _Images
@@ -23,7 +22,7 @@ from rcnas_env.attacks.adaptive_schedule import (
     step_size,
     targets_in_turn,
 )
-from tests.attack_samples import linear_model, same, sample
+from tests.attack_samples import Counting, linear_model, same, sample
 from tests.trained_digits import EPS, trained_digits
 
 SHORT = tuple(Round(each.share, 2) for each in ROUNDS)
@@ -38,20 +37,6 @@ def a3(eps: float = EPS, classes: int = 10, rounds: tuple[Round, ...] = SHORT) -
 def run_short(count: int = 24, channels: int = 1, batch_size: int = 24, seed: int = 5) -> AttackResult:
     model = trained_digits(channels)
     return run_attack(a3(), model, *sample(count, channels), seed=seed, batch_size=batch_size)
-
-
-class Counting(nn.Module):
-    """Counts the images that pass through a model, and notes the largest batch."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-        self.images = self.largest = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.images += len(images)
-        self.largest = max(self.largest, len(images))
-        return self.model(images)
 
 
 # --- the contract ---------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from rcnas_env.attacks import Attack, AttackResult, attack_entry, attack_guard, autoattack_components, run_attack
+from tests.attack_samples import Counting
 from tests.trained_digits import EPS, digits, trained_digits
 
 pyautoattack = pytest.importorskip("pyautoattack", reason="the reference, a development dependency")
@@ -161,18 +162,6 @@ def test_square_agrees_with_the_reference_on_images_that_are_not_square(shape: t
     result = run_attack(alone, model, images, labels, seed=SEED, batch_size=40)
     check_agreement(result, expected, model, labels)
     assert torch.allclose(result.adversarial, expected, atol=1e-6)
-
-
-class Counting(nn.Module):
-    """Counts the images that pass through a network."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network, self.images = network, 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.images += len(images)
-        return self.network(images)
 
 
 SAVED = {"apgd-ce": 0, "apgd-t": 9, "fab-t": 27}

@@ -14,23 +14,10 @@ from torch.nn import functional as F
 from rcnas_env.attacks import attack_entry, discovered_reduced, run_attack
 from rcnas_env.attacks.candidate import Candidate, loss_values, run_candidate, suggest
 from rcnas_env.attacks.discovered import discover
-from tests.attack_samples import linear_model, run, sample
+from tests.attack_samples import Counting, linear_model, run, sample
 from tests.trained_digits import EPS, trained_digits
 
 SHORT: dict[str, int] = {"trials": 6, "samples": 24, "gradients": 20}
-
-
-class Counting(nn.Module):
-    """`network`, and how many images went through it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.images = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.images += len(images)
-        return self.network(images)
 
 
 class Scaled(nn.Module):

@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
 import multiprocessing
 import multiprocessing.resource_tracker
-import os
-import resource
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -32,47 +30,10 @@ from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import FolderStore, MemoryStore
 from rcnas_env.evaluation.trained import TrainedEvaluator
-from rcnas_env.training.fit import Trainer
-from tests import tiny
+from tests import tiny, training_faults
+from tests.full_disk import no_room
 
 STUDENT, TEACHER, TRANSFER = tiny.job(), tiny.job(tiny.TEACHER), tiny.job(attack_source="teacher")
-LIVES = "RCNAS_TEST_LIVES"
-"""Environment variable: a folder in which every death of a worker leaves a file."""
-
-TRAIN = work.train
-"""As it is before a test puts one of those below in its place; spawned workers import them from here."""
-
-
-def dies_once_in_mid_training(job: Job, device: str) -> tuple[dict[str, Any], bytes]:
-    """Train; the first process that trains the student is killed at the fifth of thirteen steps."""
-    deaths, step, steps = Path(os.environ[LIVES]), Trainer.step, list[int]()
-
-    def counted(trainer: Trainer, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        steps.append(len(images))
-        if job.network == STUDENT.network and len(steps) == 5 and not list(deaths.iterdir()):
-            (deaths / str(os.getpid())).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return step(trainer, images, labels)
-
-    Trainer.step = counted  # type: ignore[method-assign]
-    try:
-        return TRAIN(job, device)
-    finally:
-        Trainer.step = step  # type: ignore[method-assign]
-
-
-def teacher_always_dies(job: Job, device: str) -> tuple[dict[str, Any], bytes]:
-    """Train; a process that trains the teacher ends."""
-    if job.network == TEACHER.network:
-        (Path(os.environ[LIVES]) / str(os.getpid())).touch()
-        os._exit(3)
-    return TRAIN(job, device)
-
-
-def stalls(job: Job, device: str) -> tuple[dict[str, Any], bytes]:
-    """Train, an hour too late."""
-    time.sleep(3600)
-    return TRAIN(job, device)
 
 
 def timeless(evaluation: Evaluation) -> Evaluation:
@@ -81,11 +42,10 @@ def timeless(evaluation: Evaluation) -> Evaluation:
 
 
 @pytest.fixture
-def deaths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of `LIVES`."""
+def deaths(tmp_path: Path) -> Path:
+    """A folder in which every death of a worker leaves a file."""
     folder = tmp_path / "deaths"
     folder.mkdir()
-    monkeypatch.setenv(LIVES, str(folder))
     return folder
 
 
@@ -109,7 +69,8 @@ def test_a_killed_worker_costs_time_alone(
 ) -> None:
     expected = TrainedEvaluator(MemoryStore(), device="cpu").evaluate([STUDENT, TEACHER])
     store = FolderStore(tmp_path / "store")
-    monkeypatch.setattr(work, "train", dies_once_in_mid_training)
+    dies = functools.partial(training_faults.dies_once_in_mid_training, deaths, STUDENT.network)
+    monkeypatch.setattr(work, "train", dies)
     message = r"is done again: its worker process was ended by signal 9 \(SIGKILL\), 1 of 3 times"
     with engine(store, workers=workers) as evaluator, pytest.warns(FaultWarning, match=message) as warned:
         found = evaluator.evaluate([STUDENT, TEACHER])
@@ -126,7 +87,7 @@ def test_a_job_that_always_kills_its_worker_is_flagged_and_tried_again_by_anothe
     store, announced = FolderStore(tmp_path / "store"), list[Job]()
     jobs = [TEACHER, TRANSFER]  # the student, attacked through the teacher
     with monkeypatch.context() as context, engine(store, workers=1, retries=0) as evaluator:
-        context.setattr(work, "train", teacher_always_dies)
+        context.setattr(work, "train", functools.partial(training_faults.always_dies, deaths, TEACHER.network))
         message = "failed and counts as diverged: its worker process ended with exit code 3, 1 of 1 times"
         with pytest.warns(FaultWarning, match=message) as warned:
             found = evaluator.evaluate(jobs, lambda job, evaluation: announced.append(job))
@@ -143,10 +104,10 @@ def test_a_job_that_always_kills_its_worker_is_flagged_and_tried_again_by_anothe
     assert not any(each.diverged for each in TrainedEvaluator(store, device="cpu").evaluate(jobs))
 
 
-def test_a_training_that_stalls_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_training_that_stalls_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, before = tiny.CountingStore(), set(multiprocessing.active_children())
     with monkeypatch.context() as context, engine(store, workers=1, time_limit=0.5) as evaluator:
-        context.setattr(work, "train", stalls)
+        context.setattr(work, "train", functools.partial(training_faults.stalls, tmp_path, STUDENT.network))
         with pytest.warns(FaultWarning, match=r"failed and counts as diverged: took longer than .* 0.5 s") as warned:
             found = evaluator.evaluate([STUDENT])[0]
         assert len(warned) == 1  # it is not done again
@@ -187,19 +148,6 @@ def test_options_that_make_no_sense(options: dict[str, Any], message: str) -> No
 
 
 # --- folders that take nothing ----------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def no_room() -> Iterator[None]:
-    """No file of this process can hold more than 100 bytes: writing fails with EFBIG, for root too."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-        signal.signal(signal.SIGXFSZ, handler)
 
 
 def attack(progress: AttackProgress | None) -> AttackResult:

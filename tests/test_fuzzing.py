@@ -5,6 +5,7 @@ The same strategies by the ten thousand: `python -m benchmarks.fuzzing` (docs/ev
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import pickle
@@ -14,19 +15,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 
 from agents.checkpoint import CheckpointError, load_checkpoint
 from benchmarks.fuzzing import SURFACES, Fuzzing, campaign
 from rcnas_env.architecture import NetworkSpec, named_network, network_from_dict
+from rcnas_env.attacks.progress import AttackProgress, AttackState
 from rcnas_env.cell_architecture import CellNetworkSpec
+from rcnas_env.evaluation.folder_store import FolderStore
 from rcnas_env.strict_json import MOST_NESTED, parse_json
 from rcnas_env.tabular.archive import MOST_BYTES, read_arrays
 from rcnas_env.tabular.space import StudentSpace
+from rcnas_env.tabular.table import TABLES
 from rcnas_env.validation import require_integer, require_number
-from tests.fuzzing_files import _checkpoint_files
-from tests.fuzzing_strategies import MARKER, lying_npz, payload_npz, payload_pickle
-from tests.fuzzing_surfaces import Surface, outcome
+from tests import fuzzing_surfaces as made
+from tests.fuzzing_files import RECORD, RUN, _checkpoint_files
+from tests.fuzzing_stores import PROGRESS, _progress_file, _sealed
+from tests.fuzzing_strategies import MARKER, lying_npz, payload_npz, payload_pickle, put
+from tests.fuzzing_surfaces import EVALUATION, Surface, outcome
 
 FEW = 30
 """Inputs for each surface here; commands, which take longer, get a quarter."""
@@ -55,6 +62,50 @@ def test_ten_thousand_inputs_crash_nothing() -> None:
     found, crashes = campaign(Fuzzing(inputs=10_000, seed=1))
     assert found["all"]["inputs"] >= 10_000
     assert crashes == []
+
+
+# -- what the inputs are made from: were it refused, nothing behind the first check would be fed ------------
+
+
+def _whole_inputs() -> dict[str, list[Any]]:
+    """Surface → inputs with nothing wrong, those that its strategy damages."""
+    settings, weights = _checkpoint_files()
+    record, run = json.dumps(RECORD).encode(), json.dumps(RUN).encode()
+    return {
+        "network": made.NETWORKS,
+        "task": made.TASKS,
+        "task buffers": made.BUFFERS,
+        "recipe": made.RECIPES,
+        "job": made.JOBS,
+        "evaluation": [EVALUATION.to_dict()],
+        "action": [("tabular", made.ACTIONS[0]), ("analytic", made.ACTIONS[2]), ("vector", made.ACTIONS[1])],
+        "reset": [("analytic", made.RESETS[0]), ("tabular", made.RESETS[1])],
+        "gym.make": made.MAKES,
+        "table": [tuple((TABLES / f"digits.{kind}").read_bytes() for kind in ("npz", "json"))],
+        "network file": [json.dumps(network).encode() for network in made.NETWORKS],
+        "agent checkpoint": [(json.dumps(settings).encode(), weights)],
+        "arena record": [(record, record)],
+        "arena run log": [(run, b'{"engine": "tabular"}')],
+    }
+
+
+def test_what_the_inputs_are_made_from_is_taken(tmp_path: Path) -> None:
+    surfaces = {surface.name: surface for surface in SURFACES}
+    for name, values in _whole_inputs().items():
+        for number, value in enumerate(values):
+            folder = tmp_path / f"{name} {number}"
+            folder.mkdir()
+            assert outcome(surfaces[name], copy.deepcopy(value), folder) == ("accepted", ""), name
+
+
+def test_what_stores_are_fed_gets_past_their_checksums(tmp_path: Path) -> None:
+    put(tmp_path / "evaluations" / EVALUATION.key[:2] / f"{EVALUATION.key}.json", _sealed(EVALUATION.to_dict()))
+    found = FolderStore(tmp_path).load_evaluation(EVALUATION.key)
+    assert found is not None and found.to_dict() == EVALUATION.to_dict()
+    put(tmp_path / "ab.npz", _progress_file({"digest": "ab", "component": 1, "batch": 0, "broken": {"a": 1}}, PROGRESS))
+    state = AttackState(torch.ones(2, 1, 2, 2), torch.ones(2, dtype=torch.bool), torch.arange(2))
+    AttackProgress(tmp_path).file("ab").restore(state, torch.Generator())
+    assert state.component == 1 and not state.adversarial.any()
 
 
 # -- the judge itself -----------------------------------------------------------------------------------
@@ -96,24 +147,30 @@ def test_only_what_the_project_says_itself_is_a_refusal(feed: Any, kind: str, tm
 # -- sizes that must not be allocated -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["WRN-10-1", "AdvRush-1@4"])
+SIZES: dict[str, list[tuple[Any, ...]]] = {
+    "WRN-10-1": [("stem", "channels"), ("stages", 0, "planes"), ("stages", 0, "depth"), ("classes",)],
+    "AdvRush-1@4": [("channels",), ("layers",), ("classes",)],
+}
+"""Network → where its JSON form has sizes."""
+
+
+@pytest.mark.parametrize("name", SIZES)
 @pytest.mark.parametrize("huge", [10**12, 10**400, 10**5_000], ids=["1e12", "1e400", "1e5000"])
 def test_a_network_of_a_trillion_channels_is_refused(name: str, huge: int) -> None:
-    for place in (("stem", "channels"), ("stages", 0, "planes"), ("stages", 0, "depth"), ("channels",), ("classes",)):
+    for *path, last in SIZES[name]:
         value: Any = named_network(name).to_dict()
         inner = value
-        for entry in place[:-1]:
-            inner = inner[entry] if not isinstance(inner, dict) or entry in inner else {}
-        if place[-1] not in inner:
-            continue
-        inner[place[-1]] = huge
-        with pytest.raises(ValueError, match=place[-1]):
+        for entry in path:
+            inner = inner[entry]
+        assert inner[last] > 0
+        inner[last] = huge
+        with pytest.raises(ValueError, match=last):
             network_from_dict(value)
 
 
 def test_both_kinds_of_network_are_fuzzed_with_sizes() -> None:
-    assert isinstance(named_network("WRN-10-1"), NetworkSpec)
-    assert isinstance(named_network("AdvRush-1@4"), CellNetworkSpec)
+    assert [type(named_network(name)) for name in SIZES] == [NetworkSpec, CellNetworkSpec]
+    assert {type(network_from_dict(network)) for network in made.NETWORKS} == {NetworkSpec, CellNetworkSpec}
 
 
 @pytest.mark.parametrize("size", ["hidden", "state", "n_eval", "stages"])

@@ -11,21 +11,8 @@ from torch import Tensor, nn
 from rcnas_env.attacks import attack_entry, autoattack_components, hop_skip_jump, run_attack
 from rcnas_env.attacks.decisions import NOT_A_NUMBER, NOT_ASKED, Decisions, search_halvings, to_boundary
 from rcnas_env.attacks.hop_skip_jump import boundary_direction, find_starts, nearest_adversarial
-from tests.attack_samples import linear_model, sample
+from tests.attack_samples import Counting, linear_model, sample
 from tests.trained_digits import EPS, trained_digits
-
-
-class Counting(nn.Module):
-    """`network`, and how many images went through it."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.images = 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.images += len(images)
-        return self.network(images)
 
 
 def stream(seed: int = 0) -> torch.Generator:

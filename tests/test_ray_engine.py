@@ -26,7 +26,7 @@ from rcnas_env.evaluation.ray_workers import OWN_CLUSTER
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import FolderStore, MemoryStore
 from rcnas_env.evaluation.trained import TrainedEvaluator
-from tests import ray_faults, tiny
+from tests import tiny, training_faults
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDENT, TEACHER, TRANSFER = tiny.job(), tiny.job(tiny.TEACHER), tiny.job(attack_source="teacher")
@@ -96,7 +96,7 @@ def test_results_are_those_of_the_trained_engine_and_nothing_is_trained_twice(cl
 def test_at_most_so_many_tasks_are_given_out(
     cluster: RayEvaluator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "train", functools.partial(ray_faults.notes_its_time, folder))
+    monkeypatch.setattr(work, "train", functools.partial(training_faults.notes_its_time, folder))
     jobs = [tiny.job(seed=seed) for seed in (1, 2, 3)]
     RayEvaluator(MemoryStore(), workers=1).evaluate(jobs)  # on a cluster with room for two
     spans = sorted(tuple(map(float, path.read_text().split())) for path in folder.iterdir())
@@ -111,7 +111,7 @@ def test_a_worker_killed_in_mid_training_costs_time_alone(
     cluster: RayEvaluator, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = TrainedEvaluator(MemoryStore(), device="cpu").evaluate([STUDENT, TEACHER])
-    dies = functools.partial(ray_faults.dies_once_in_mid_training, folder, STUDENT.network)
+    dies = functools.partial(training_faults.dies_once_in_mid_training, folder, STUDENT.network)
     monkeypatch.setattr(work, "train", dies)
     store = FolderStore(tmp_path / "store")
     with pytest.warns(FaultWarning, match="is done again: its worker process ended, 1 of 3 times") as warned:
@@ -126,7 +126,7 @@ def test_a_worker_killed_in_mid_training_costs_time_alone(
 def test_a_job_that_always_kills_its_worker_is_flagged(
     cluster: RayEvaluator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dies = functools.partial(ray_faults.always_dies, folder, TEACHER.network)
+    dies = functools.partial(training_faults.always_dies, folder, TEACHER.network)
     monkeypatch.setattr(work, "train", dies)
     store = MemoryStore()
     engine = RayEvaluator(store, workers=2, retries=1)
@@ -146,7 +146,7 @@ def test_a_job_that_always_kills_its_worker_is_flagged(
 def test_a_task_that_stalls_is_stopped_and_its_process_ended(
     cluster: RayEvaluator, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "train", functools.partial(ray_faults.stalls, folder, STUDENT.network))
+    monkeypatch.setattr(work, "train", functools.partial(training_faults.stalls, folder, STUDENT.network))
     with pytest.warns(FaultWarning, match="counts as diverged: took longer than the time limit of 0.5 s") as warned:
         (found,) = RayEvaluator(MemoryStore(), workers=1, time_limit=0.5).evaluate([STUDENT])
     assert found.diverged and len(warned) == 1
@@ -159,7 +159,7 @@ def test_a_task_that_stalls_is_stopped_and_its_process_ended(
 def test_an_interruption_cancels_what_runs_and_lets_go_of_claims(
     cluster: RayEvaluator, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "train", functools.partial(ray_faults.stalls, folder, TEACHER.network))
+    monkeypatch.setattr(work, "train", functools.partial(training_faults.stalls, folder, TEACHER.network))
     store = FolderStore(tmp_path / "store")
 
     def interrupt(job: Job, evaluation: Evaluation) -> None:

@@ -16,12 +16,19 @@ from experiments.reported_tables import known_reported, load_reported
 from experiments.reproduce import Reproduce, Results, reproduce
 from experiments.reproduction.building import build_table, finals_of, network_labels
 from experiments.reproduction.contents import FIGURES, TABLES, TARGETS
-from experiments.reproduction.drawing import best_so_far, keep_ratios
+from experiments.reproduction.drawing import best_so_far, keep_ratios, topology_figure
+from experiments.reproduction.estimate import estimate
 from experiments.reproduction.finals import Measured, final_job, prune_teacher
 from experiments.reproduction.networks import fixed_network
 from experiments.reproduction.plan import make_plan, resolve_targets
 from experiments.reproduction.scale import ATTACKS, GPU, LAPTOP, PAPER, PAPER_BUDGETS, SCALES, Group, Scale
-from experiments.reproduction.searches import SearchKey, SearchSettings, encoder_of, meta_buffers, search
+from experiments.reproduction.searches import (
+    SearchKey,
+    SearchSettings,
+    encoder_of,
+    meta_buffers,
+    search,
+)
 from rcnas_env.architecture import NetworkSpec, StageSpec
 from rcnas_env.cost import cost
 from rcnas_env.evaluation.job import Job
@@ -54,7 +61,14 @@ SMALL_TARGETS = ("table2", "figure3", "figure4")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Reproduce, Results]:
     folder = tmp_path_factory.mktemp("reproduce")
-    config = Reproduce(SMALL_TARGETS, workers=0, store=str(folder / "store"), out=folder / "run", device="cpu")
+    config = Reproduce(
+        SMALL_TARGETS,
+        datasets=("digits",),  # whether or not there are others on this machine
+        workers=0,
+        store=str(folder / "store"),
+        out=folder / "run",
+        device="cpu",
+    )
     return config, reproduce(config, TINY)
 
 
@@ -168,14 +182,17 @@ def test_a_run_leaves_tables_figures_verdicts_and_a_record(run: tuple[Reproduce,
 
 
 def test_searches_keep_to_their_task_and_choose_within_the_budget(run: tuple[Reproduce, Results]) -> None:
-    _, results = run
+    chosen, (_, results) = [], run
     for key, found in results.found.items():
         assert len(found.trials) == TINY.fine_tune_evaluations
         assert found.task.attack == TINY.search_attack(key.attack)
         fitting = [trial for trial in found.trials if trial.within_budget]
         if fitting:
+            chosen.append(key)
             assert cost(found.student).macs <= found.task.budget
             assert max(trial.robust_accuracy or 0 for trial in fitting) == best_so_far(found)[-1]
+    assert len(chosen) >= len(results.found) / 2, "the loop above looked at few choices"
+    assert {key.variant for key in results.found} == {"rc-nas", "r-nas"}
     assert len(results.curves["rc-nas"]) == len(results.curves["r-nas"]) == TINY.curve_seeds
 
 
@@ -186,6 +203,25 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(run: tuple[Repr
     again = reproduce(config, TINY)
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*") if path.is_file()} == before
     assert again.tables == results.tables and again.found == results.found
+
+
+def test_after_a_run_the_store_has_all_that_an_estimate_counts(run: tuple[Reproduce, Results]) -> None:
+    config, _ = run
+    settings = SearchSettings(TINY, config.folder, store=config.store, device="cpu")
+    plan = make_plan(TINY, SMALL_TARGETS, through_teacher=False, missing=("fashion-mnist",))
+    found = estimate(settings, plan)
+    assert found.known == found.stored > 0
+    assert found.trainings["meta-training"] == 5 * len(plan.meta) > 0  # an iteration, an environment, T = 5
+    assert found.trainings["search"] == 2 * len(plan.searches)
+    assert all(found.seconds[phase] > 0 for phase, count in found.trainings.items() if count)
+
+
+def test_the_topology_of_searches_is_drawn(run: tuple[Reproduce, Results], tmp_path: Path) -> None:
+    found = list(run[1].found.values())
+    topology_figure(found[:1], tmp_path / "one.png")
+    topology_figure(found[:2], tmp_path / "two.png")
+    heights = [int.from_bytes((tmp_path / name).read_bytes()[20:24]) for name in ("one.png", "two.png")]
+    assert heights[1] == pytest.approx(2 * heights[0], abs=2)
 
 
 def test_a_folder_of_other_searches_is_refused(run: tuple[Reproduce, Results]) -> None:

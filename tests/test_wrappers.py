@@ -15,7 +15,15 @@ from stable_baselines3 import PPO
 import rcnas_env  # noqa: F401  (registers the ids)
 from rcnas_env.env import RCNASEnv
 from rcnas_env.task import FixedTasks, Task, TaskBuffers, TeacherEntry
-from rcnas_env.wrappers import DiscreteAction, EncodedState, FineTuning, FlatAction, MaskedState, MetaTraining
+from rcnas_env.wrappers import (
+    DiscreteAction,
+    EncodedState,
+    FineTuning,
+    FlatAction,
+    MaskedState,
+    MaskedVectorState,
+    MetaTraining,
+)
 
 TASK = Task("digits", "clean", "WRN-16-1", 123_456.0)
 N_EVAL = 12
@@ -140,9 +148,26 @@ def test_masked_parts_are_zero_and_others_as_they_were(hidden: Any) -> None:
         found, expected = env.step(action)[0], plain.step(action)[0]
 
 
+def make_vector() -> gym.vector.VectorEnv[Any, Any, Any]:
+    return gym.make_vec("RCNAS-v0", num_envs=2, engine="analytic", store=None, recipe={"n_eval": N_EVAL}, tasks=TASK)
+
+
+def test_masked_parts_are_zero_in_every_environment_of_a_vector() -> None:
+    envs, plain = MaskedVectorState(make_vector(), ["lips", "cost"]), make_vector()
+    plain.action_space.seed(0)
+    found, expected = envs.reset(seed=0)[0], plain.reset(seed=0)[0]
+    for _ in range(2):
+        np.testing.assert_array_equal(found["stages"], expected["stages"])
+        for part in ("lips", "cost"):
+            assert expected[part].any() and found[part].shape == expected[part].shape and not found[part].any()
+        action = plain.action_space.sample()
+        found, expected = envs.step(action)[0], plain.step(action)[0]
+
+
 def test_an_unknown_part_is_named() -> None:
-    with pytest.raises(ValueError, match="hidden must be one of 'stages', 'lips', 'cost', got 'lip'"):
-        MaskedState(make(), ["lip"])
+    for wrap in (lambda: MaskedState(make(), ["lip"]), lambda: MaskedVectorState(make_vector(), ["lip"])):
+        with pytest.raises(ValueError, match="hidden must be one of 'stages', 'lips', 'cost', got 'lip'"):
+            wrap()
 
 
 def ends(env: gym.Env[Any, Any], count: int) -> list[bool]:

@@ -85,6 +85,7 @@ def run_seed(settings: TheorySettings, seed: int) -> dict[str, Outcome]:
     movements: dict[str, list[tuple[float, float, float]]] = {name: [] for name in subs}
 
     def watch(t: int, now: Subnetworks) -> None:
+        """At the moments of the settings, note how far each subnetwork's gradients move at time t."""
         if t in moments:
             for name, sub in now.items():
                 movements[name].append(_movement(sub, probe, settings.radius))

@@ -54,6 +54,7 @@ def auto_pgd(eps: float, iterations: int) -> Perturbation:
     """APGD-CE: one restart. Images that are wrong from the start come back as they are."""
 
     def perturb(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Ascend CE from a random start, for the images that are correct to begin with; see `Perturbation`."""
         with torch.no_grad():
             rows = is_correct(model(images), labels).nonzero().squeeze(1)
         adversarial = images.clone()
@@ -73,6 +74,7 @@ def targeted_auto_pgd(eps: float, targets: int, iterations: int) -> Perturbation
     """
 
     def perturb(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Each run from a random start of its own, for the images no run has broken; see `Perturbation`."""
         with torch.no_grad():
             logits = model(images)
         rows, stream = is_correct(logits, labels).nonzero().squeeze(1), _stream(generator)

@@ -180,6 +180,7 @@ class Attack:
             progress.restore(state, generator)
 
         def keep(tensors: Mapping[str, Tensor]) -> None:
+            """Take over a component's notes, and write them down where there is a file."""
             state.notes = dict(tensors)
             if progress is not None:
                 progress.save(state, generator)

@@ -235,6 +235,7 @@ def substitute_guided_boundary(eps: float, classes: int, *, queries: int = QUERI
     queries = require_integer("queries", queries, 1)
 
     def perturb(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """The nearest adversarial images within eps, else the clean ones; see `Perturbation`."""
         pursuit = BoundaryPursuit(Decisions(model, labels, queries), images, classes, eps, generator)
         pursuit.run(math.ceil(EXPLORED_SHARE * queries))
         return torch.where(per_image(pursuit.distances <= eps), pursuit.nearest, images)

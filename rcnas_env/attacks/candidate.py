@@ -154,6 +154,7 @@ def _objective(candidate: Candidate, targets: Tensor | None, entropies: Tensor) 
     """The candidate's loss, which notes in `entropies` (N,) the highest cross-entropy that each row meets."""
 
     def value(logits: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        """The loss (M,) of `logits` (M, classes), which are those of the images `rows` (M,) out of N."""
         met = F.cross_entropy(logits.detach().float(), labels, reduction="none")
         entropies[rows] = entropies[rows].fmax(met)  # not of NaN
         return loss_values(candidate, logits.float(), labels, None if targets is None else targets[rows])

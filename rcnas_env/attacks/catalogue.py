@@ -110,6 +110,7 @@ def register_iterated_attack(
     """
 
     def entry(name: str, steps: int) -> AttackEntry:
+        """The entry of the attack `name`, family-K with K = `steps`."""
         return AttackEntry(name, lambda eps, classes: factory(eps, classes, steps), summary=summary)
 
     _iterated.register(family, entry)

@@ -63,6 +63,7 @@ def discover(
     tried: list[tuple[float, Candidate]] = []
 
     def score(candidate: Candidate, rows: Tensor) -> float:
+        """How well the candidate does on the images `rows` (M,): higher is better."""
         x, y = images[rows], labels[rows]
         run = run_candidate(candidate, model, x, y, eps, generator, gradients=gradients, batch_size=batch_size)
         return run.score
@@ -130,6 +131,7 @@ def discovered_reduced(
         batch_size: int | None = None,
         notes: Notes | None = None,
     ) -> Tensor:
+        """Discover and run up to `attacks` attacks, each on the survivors so far; see `WholeSetPerturbation`."""
         size = len(images) if batch_size is None else batch_size
         adversarial, survivors = images.clone(), torch.arange(len(images), device=images.device)
         for _ in range(attacks):

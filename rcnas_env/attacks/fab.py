@@ -35,6 +35,7 @@ def targeted_fab(eps: float, targets: int, iterations: int) -> Perturbation:
     """
 
     def perturb(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Each run starts at the clean images; see `Perturbation`."""
         with torch.no_grad():
             logits = model(images)
             rows, ranked = is_correct(logits, labels).nonzero().squeeze(1), logits.sort(dim=1).indices

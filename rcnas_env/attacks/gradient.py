@@ -52,6 +52,7 @@ def fast_gradient_sign(eps: float, classes: int) -> Perturbation:
     """FGSM: x̃ = clip(x + eps · sign ∇ CE(f(x), y)), clip to [0, 1]; no random start."""
 
     def perturb(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """One step of eps, which draws nothing from `generator`; see `Perturbation`."""
         return (images + eps * input_gradient(model, images, labels, cross_entropy).sign()).clamp(0.0, 1.0)
 
     return perturb
@@ -65,6 +66,7 @@ def projected_gradient(eps: float, steps: int, loss: Loss) -> Perturbation:
     step_size = eps / STEPS_PER_RADIUS
 
     def perturb(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """The last iterate; the start is drawn from `generator`. See `Perturbation`."""
         low, high = (images - eps).clamp(min=0.0), (images + eps).clamp(max=1.0)
         uniform = torch.rand(images.shape, generator=generator, device=images.device, dtype=images.dtype)
         iterate = (images + eps * (2.0 * uniform - 1.0)).clamp(low, high)

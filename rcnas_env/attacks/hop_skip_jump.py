@@ -178,6 +178,7 @@ def hop_skip_jump(eps: float, classes: int, *, queries: int = QUERIES) -> tuple[
     queries = require_integer("queries", queries, 1)
 
     def perturb(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """The nearest adversarial images within eps, else the clean ones; see `Perturbation`."""
         nearest, distances = nearest_adversarial(Decisions(model, labels, queries), images, generator, stop_at=eps)
         return torch.where(per_image(distances <= eps), nearest, images)
 

@@ -40,6 +40,7 @@ def neuron_attribution_attack(
     steps = require_integer("steps", steps, 1)
 
     def perturb(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """The last iterate from the clean images; `generator` is not used. See `Perturbation`."""
         network, layer = surrogate_layer(model)
         weights = attribution_weights(network, layer, images, labels, path_points)
         low, high = (images - eps).clamp(min=0.0), (images + eps).clamp(max=1.0)
@@ -121,6 +122,7 @@ def _features_and_logits(network: nn.Module, layer: nn.Module, images: Tensor) -
     outputs: list[object] = []
 
     def keep(module: nn.Module, arguments: object, output: object) -> object:
+        """The hook: keep the layer's output as A and hand on a copy."""
         outputs.append(output)
         # A layer behind it that works in place must not overwrite A.
         return output.clone() if isinstance(output, Tensor) else output

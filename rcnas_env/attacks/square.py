@@ -65,6 +65,7 @@ def square_attack(eps: float, queries: int) -> Perturbation:
     """Square Attack: one restart. Images that are wrong from the start come back as they are."""
 
     def perturb(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """What the search broke, else the clean image; draws on the CPU, by `generator`'s seed. See `Perturbation`."""
         stream = torch.Generator().manual_seed(generator.initial_seed())
         adversarial = images.clone()
         with torch.no_grad():

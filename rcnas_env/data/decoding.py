@@ -57,6 +57,7 @@ def decode_all(count: int, size: int, decode: Callable[[int], Image]) -> Tensor:
     pixels = np.empty((count, 3, size, size), dtype=np.uint8)
 
     def fill(index: int) -> None:
+        """Decode one image into its place; threads call it side by side."""
         pixels[index] = np.asarray(decode(index)).transpose(2, 0, 1)
 
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

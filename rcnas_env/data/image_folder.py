@@ -185,6 +185,7 @@ def _training_count(listing: Listing) -> int:
 
 def _read(images: tuple[tuple[str, int], ...], size: int) -> ImageSet:
     def decode(index: int) -> Image:
+        """Image number `index`, cropped and scaled to `size` × `size`."""
         path = images[index][0]
         try:
             contents = Path(path).read_bytes()

@@ -153,6 +153,7 @@ def _require_count(tree: _Tree, what: str, found: int, wanted: int) -> None:
 
 def _decode(tree: _Tree, images: list[tuple[str, int]]) -> ImageSet:
     def decode(index: int) -> Image:
+        """Image number `index`, checked to be of the data set's size."""
         path = images[index][0]
         image = decode_rgb(tree.contents(path), f"{tree.origin}: {path}")
         if image.size != (SIZE, SIZE):

@@ -86,6 +86,7 @@ def write_torchexport(network: nn.Module, images: Tensor, path: Path) -> Run:
         torch.export.save(program, path)
 
     def run(images: Tensor) -> Tensor:
+        """Logits (N, classes) of `images` by the saved program."""
         with _known_warnings(), torch.no_grad():
             logits: Tensor = program.module()(images)
         return logits

@@ -85,6 +85,7 @@ class TrainedEvaluator:
         found: dict[str, Evaluation] = {}
 
         def take(job: Job, evaluation: Evaluation) -> None:
+            """Note a finished job, and tell the caller."""
             found[job.key] = evaluation
             if on_done:
                 on_done(job, evaluation)

@@ -70,6 +70,7 @@ def _counter(
     """A hook that adds the layer's output pixels of one image; a layer may be called more than once."""
 
     def count(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        """The forward hook; `output` is (N, channels, height, width) or (N, features), N = 1."""
         pixels[name] += output.numel() // len(layer.weight)
 
     return count

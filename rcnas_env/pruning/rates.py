@@ -81,6 +81,7 @@ def learnt_counts(sizes: Sequence[int], logits: Sequence[float], floor: float, k
     total = max(round(keep * sum(sizes)), len(sizes))
 
     def wanted(shift: float) -> list[float]:
+        """How many weights each layer would keep, not yet whole numbers, with all logits shifted by `shift`."""
         return [n * (floor + (1 - floor) * _sigmoid(logit + shift)) for n, logit in zip(sizes, logits, strict=True)]
 
     low, high = -_SHIFT_BOUND - max(logits), _SHIFT_BOUND - min(logits)

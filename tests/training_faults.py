@@ -1,4 +1,4 @@
-"""Trainings with faults for the Ray engine, in a module that its workers can import as the tests do."""
+"""Trainings with faults, in a module that worker processes, Ray's too, can import as the tests do."""
 
 from __future__ import annotations
 
