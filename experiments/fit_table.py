@@ -243,9 +243,13 @@ def fit_table(config: TableFit) -> int:
 
 def main() -> int:
     """Command line."""
-    config = tyro.cli(TableFit, description=__doc__)
     kept = "No half table is left, and what was recorded is in the store."
-    return stoppable(lambda: fit_table(config), "fit_table", kept)
+    try:
+        config = tyro.cli(TableFit, description=__doc__)
+        return stoppable(lambda: fit_table(config), "fit_table", kept)
+    except (ValueError, OSError) as error:
+        print(f"fit_table: error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

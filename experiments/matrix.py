@@ -37,6 +37,7 @@ from rcnas_env.seeding import derive_seed
 from rcnas_env.task import Task
 from rcnas_env.training.fit import cpu_threads
 from rcnas_env.training.recipe import Recipe
+from rcnas_env.validation import require_choice, require_integer
 
 PRUNED = "WRN-10-1"
 KEEP = 0.5
@@ -88,7 +89,11 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Matrix:
-    """Settings of the run."""
+    """Settings of the run.
+
+    Raises:
+        ValueError: a field is out of range.
+    """
 
     datasets: tuple[str, ...] = ("digits", "fashion-mnist")
     """Of those in `PARTS`; one whose files are not there is left out, and named in the table."""
@@ -104,6 +109,18 @@ class Matrix:
     """Folder of the store."""
     out: Path = field(default_factory=lambda: Path("runs") / "matrix")
     """Folder that the table and the record go to."""
+
+    def __post_init__(self) -> None:
+        for dataset in self.datasets:
+            require_choice("datasets", dataset, [part.dataset for part in PARTS])
+        for name in self.networks:
+            require_choice("networks", name, [name for part in PARTS for name in part.networks])
+        if not self.datasets:
+            raise ValueError("datasets must be at least one, got none")
+        if self.epochs is not None:
+            require_integer("epochs", self.epochs, 1)
+        require_integer("workers", self.workers, 0)
+        require_integer("seed", self.seed, 0)
 
 
 def network(name: str, dataset: str) -> Network:

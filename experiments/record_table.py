@@ -28,6 +28,7 @@ from rcnas_env.evaluation.store import open_store
 from rcnas_env.presets import preset_entry
 from rcnas_env.tabular.space import StudentSpace
 from rcnas_env.task import Task, resolve_teacher
+from rcnas_env.validation import require_integer
 
 CHUNK = 96
 """Students that the engine gets at a time, so that the weights that it holds stay few."""
@@ -63,7 +64,12 @@ PHASES = (
 
 @dataclass(frozen=True)
 class TableRecording:
-    """Settings of a recording."""
+    """Settings of a recording.
+
+    Raises:
+        UnknownNameError: no preset has this name; a ValueError.
+        ValueError: a number is out of range.
+    """
 
     preset: str = "digits"
     """Gives recipe and attacks; its data set is the buffers' first."""
@@ -77,6 +83,12 @@ class TableRecording:
     """Processes, one training each; 0 for this one."""
     store: str = "default"
     """Folder of the store."""
+
+    def __post_init__(self) -> None:
+        preset_entry(self.preset)  # raises if there is none of this name
+        require_integer("students", self.students, 1)
+        require_integer("seeds", self.seeds, 1)
+        require_integer("workers", self.workers, 0)
 
 
 def anchors(teacher: NetworkSpec) -> list[NetworkSpec]:
@@ -152,8 +164,13 @@ def record(config: TableRecording) -> int:
 
 def main() -> int:
     """Command line."""
-    config = tyro.cli(TableRecording, description=__doc__)
-    return stoppable(lambda: record(config), "record_table", "What was trained and attacked is in the store.")
+    try:
+        config = tyro.cli(TableRecording, description=__doc__)
+        kept = "What was trained and attacked is in the store."
+        return stoppable(lambda: record(config), "record_table", kept)
+    except (ValueError, OSError) as error:  # DataUnavailableError is an OSError
+        print(f"record_table: error: {error}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

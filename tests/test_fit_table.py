@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import gymnasium as gym
@@ -15,6 +18,7 @@ from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 
+from experiments import fit_table, matrix, record_table
 from experiments.fit_table import Fit, TableFit, gather, make_card, network_means, seed_residuals, write_table
 from experiments.record_table import TableRecording, anchors, design, recorded_jobs
 from experiments.table_model import FOLDS, GaussianProcess, features, held_out_predictions, worth
@@ -255,3 +259,37 @@ def test_a_store_without_repeated_trainings_makes_no_table(recorded: tuple[list[
         gather(MemoryStore(), jobs, SPACE, len(ATTACKS))
     with pytest.raises(ValueError, match=message):
         gather(store, jobs[8:32], SPACE, len(ATTACKS))
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "named"),
+    [
+        (record_table, ["--preset", "typo"], "typo"),
+        (record_table, ["--teacher", "typo"], "unknown network 'typo'"),
+        (record_table, ["--students", "0"], "students"),
+        (fit_table, ["--recording.preset", "typo"], "typo"),
+        (fit_table, ["--recording.store", "an-empty-folder"], "record some first"),
+        (matrix, ["--datasets", "typo"], "typo"),
+        (matrix, ["--networks", "typo"], "typo"),
+        (matrix, ["--epochs", "0"], "epochs"),
+        (matrix, ["--workers", "-1"], "workers"),
+        (matrix, ["--seed", "-1"], "seed"),
+    ],
+)
+def test_a_wrong_setting_ends_with_a_message(
+    command: ModuleType,
+    arguments: list[str],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [command.__name__, *arguments])
+    try:
+        code: Any = command.main()
+    except SystemExit as exit:
+        code = exit.code
+    assert code == 2
+    assert named in capsys.readouterr().err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
