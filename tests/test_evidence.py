@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from experiments.arena_pages import agent_pages
+from experiments.arena_settings import ArenaSettings
+from experiments.reported_tables import load_reported
+from experiments.result_table import ResultTable
+
 ROOT = Path(__file__).resolve().parent.parent
 EVIDENCE = ROOT / "docs" / "evidence"
+NUMBERS = (
+    "evaluations",
+    "envs",
+    "meta_iterations",
+    "meta_envs",
+    "meta_seeds",
+    "pretrain_steps",
+    "compression_emphasis",
+)
+"""Settings of an arena that its agents' pages name."""
 LADDER = ("no switch", "+ matrix products for convolutions", "+ frozen network", "+ kept memory")
 
 Rows = Callable[[dict[str, Any]], Iterator[list[str]]]
@@ -43,6 +59,13 @@ def arena(record: dict[str, Any]) -> Iterator[list[str]]:
     """An arena's regrets."""
     for row in record["results"]["agents"]:
         yield [row["agent"], *(estimate(found, 3) for found in row["regret"].values())]
+
+
+def front(record: dict[str, Any]) -> Iterator[list[str]]:
+    """Where an arena's agents lie on the Pareto fronts."""
+    for row in chain(*record["results"]["fronts"].values()):
+        shares = [f"{share:.0%}" for share in row["hypervolume"].values()]
+        yield [row["agent"], f"{row['accuracy']:.1%}", f"{row['macs']:,.0f}", f"{row['params']:,.0f}", *shares]
 
 
 def matrix(record: dict[str, Any]) -> Iterator[list[str]]:
@@ -105,6 +128,7 @@ TABLES: list[tuple[str, str, Rows]] = [
     ("README.md", "quickstart", quickstart),
     ("README.md", "arena", arena),
     ("docs/agents.md", "arena", arena),
+    ("docs/agents.md", "arena", front),
     ("docs/agents.md", "arena-live", arena),
     ("docs/matrix.md", "matrix", matrix),
     ("docs/theory.md", "theory", theory),
@@ -123,6 +147,26 @@ def test_a_table_s_rows_are_the_record_s(page: str, evidence: str, rows: Rows) -
     wanted = [row for row in rows(record) if rows is not arena or f"| {row[0]} |" in text]  # a page may choose agents
     assert len(wanted) >= 4
     assert [row for row in wanted if f"| {' | '.join(row)} |" not in text] == []
+
+
+def test_the_results_page_has_the_tables_and_verdicts_of_the_record() -> None:
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    results = json.loads((EVIDENCE / "reproduce-laptop.json").read_text(encoding="utf-8"))["results"]
+    assert len(results["tables"]) >= 11 and len(results["verdicts"]) == 16
+    for name, found in results["tables"].items():
+        table = ResultTable.from_dict(found)
+        assert table.markdown(load_reported(name.removesuffix("-through-teacher"))) in page, name
+    for verdict in results["verdicts"]:
+        claim = verdict["claim"]
+        assert f"| {claim['statement']} | {claim['section']} | {verdict['outcome']} |" in page
+
+
+def test_the_agents_pages_are_made_from_the_record() -> None:
+    page = (ROOT / "docs" / "agent-results.md").read_text(encoding="utf-8")
+    record = json.loads((EVIDENCE / "arena.json").read_text(encoding="utf-8"))
+    config = {name: value for name, value in record["config"].items() if name in NUMBERS}
+    settings = ArenaSettings(engine="tabular", tasks=tuple(record["config"]["tasks"]), **config)
+    assert page.endswith(agent_pages(settings, record["config"]["seeds"], record["results"]["agents"]))
 
 
 def test_every_record_is_cited_and_says_how_it_came_about() -> None:
