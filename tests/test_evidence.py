@@ -130,6 +130,7 @@ TABLES: list[tuple[str, str, Rows]] = [
     ("docs/agents.md", "arena", arena),
     ("docs/agents.md", "arena", front),
     ("docs/agents.md", "arena-live", arena),
+    ("docs/agents.md", "arena-ablations", arena),
     ("docs/matrix.md", "matrix", matrix),
     ("docs/theory.md", "theory", theory),
     ("docs/performance.md", "bench-training", training),
@@ -147,6 +148,31 @@ def test_a_table_s_rows_are_the_record_s(page: str, evidence: str, rows: Rows) -
     wanted = [row for row in rows(record) if rows is not arena or f"| {row[0]} |" in text]  # a page may choose agents
     assert len(wanted) >= 4
     assert [row for row in wanted if f"| {' | '.join(row)} |" not in text] == []
+
+
+def test_the_table_of_the_reward_s_weight_is_both_records() -> None:
+    page = (ROOT / "docs" / "paper-notes.md").read_text(encoding="utf-8")
+    default, unweighted = (
+        json.loads((EVIDENCE / f"{name}.json").read_text(encoding="utf-8"))["results"]["fronts"]
+        for name in ("arena", "arena-emphasis-0")
+    )
+    assert set(unweighted) == {"half", "quarter"}
+    for task, rows in unweighted.items():
+        found = {row["agent"]: row for row in default[task]}
+        for row in rows:
+            cells = [
+                f"{each['accuracy']:.1%} | {each['macs']:,.0f} | {each['params']:,.0f}"
+                for each in (found[row["agent"]], row)
+            ]
+            assert f"| {row['agent']} | {' | '.join(cells)} |" in page
+
+
+def test_the_search_without_a_policy_is_the_record_s() -> None:
+    page = " ".join((ROOT / "docs" / "agents.md").read_text(encoding="utf-8").split())
+    results = json.loads((EVIDENCE / "arena-policy.json").read_text(encoding="utf-8"))["results"]
+    found = next(row for row in results["agents"] if row["agent"] == "plus-no-policy")
+    ten, thirty, hundred = (estimate(each, 3) for each in found["regret"].values())
+    assert f"{ten} after 10, {thirty} after 30 and {hundred} after 100" in page
 
 
 def test_the_results_page_has_the_tables_and_verdicts_of_the_record() -> None:
