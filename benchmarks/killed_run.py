@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing import get_context
@@ -75,13 +76,17 @@ class Run:
         return self.process.exitcode
 
     def send(self, number: int, to_all: bool = False) -> None:
-        """Send a signal to the run's main process, or to its whole group, as a terminal does."""
+        """Send a signal to the run's main process, or to its whole group, as a terminal does.
+
+        Raises:
+            ProcessLookupError: the run has ended.
+        """
         pid = self.process.pid
         assert pid is not None
         if to_all:
-            os.killpg(pid, number)
-        else:
-            os.kill(pid, number)
+            with suppress(ProcessLookupError):  # it was just born, and is alone: not yet the leader of its group
+                return os.killpg(pid, number)
+        os.kill(pid, number)
 
     def wait_until_stoppable(self) -> None:
         """Wait until the run takes SIGTERM for what `experiments.stopping` makes of it: its work has begun.
@@ -103,7 +108,8 @@ class Run:
         """
         if self.wait(0) is not None:
             return False
-        self.send(signal.SIGKILL, to_all)
+        with suppress(ProcessLookupError):  # it ended in this moment
+            self.send(signal.SIGKILL, to_all)
         killed = self.wait() == -signal.SIGKILL
         self.require_gone()
         return killed

@@ -232,6 +232,14 @@ def test_a_digest_sees_everything_else(name: str, change: Callable[[Path], objec
     assert differences(one, other) == ["half" if name.startswith(".") else name]
 
 
+@pytest.mark.parametrize("to_all", [False, True])
+def test_a_run_can_be_killed_the_moment_it_is_born(to_all: bool, tmp_path: Path) -> None:
+    for number in range(5):
+        run = Run(quickstart("--engine", "analytic"), tmp_path / str(number))
+        assert run.kill(to_all)
+        assert run.members() == []
+
+
 def test_a_campaign_counts_what_differs() -> None:
     outcomes = [Outcome("a", 0.25, True, "0", ()), Outcome("a", 0.5, False, "1", ("agent/agent.json",))]
     found = summary([*outcomes, Outcome("b", 0.1, True, "2", ())])
