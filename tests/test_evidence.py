@@ -131,6 +131,7 @@ TABLES: list[tuple[str, str, Rows]] = [
     ("docs/agents.md", "arena", front),
     ("docs/agents.md", "arena-live", arena),
     ("docs/agents.md", "arena-ablations", arena),
+    ("docs/agents.md", "arena-bayesian", arena),
     ("docs/matrix.md", "matrix", matrix),
     ("docs/theory.md", "theory", theory),
     ("docs/performance.md", "bench-training", training),
