@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rcnas_env.attacks import Attack, AttackResult, attack_entry, attack_guard, autoattack_components, run_attack
 from tests.attack_samples import Counting
-from tests.trained_digits import EPS, digits, trained_digits
+from tests.trained_digits import EPS, Exact, digits, trained_digits
 
 pyautoattack = pytest.importorskip("pyautoattack", reason="the reference, a development dependency")
 torch.set_num_threads(1)
@@ -39,7 +39,7 @@ def run_reference(attack: Any, images: Tensor, labels: Tensor, batch_size: int) 
 def check_agreement(result: AttackResult, expected: Tensor, model: nn.Module, labels: Tensor) -> None:
     robust = model(expected).argmax(1) == labels  # an image that is wrong already comes back clean
     assert torch.equal(result.robust, robust), f"{int((result.robust != robust).sum())} of {len(labels)} differ"
-    assert 0.1 < robust.float().mean() < 0.9  # neither trivial nor hopeless, or agreement would show nothing
+    assert 2 <= robust.sum() <= len(labels) - 2  # neither trivial nor hopeless, or agreement would show nothing
 
 
 def shortened(eps: float, classes: int = 10) -> Attack:
@@ -50,7 +50,10 @@ def shortened(eps: float, classes: int = 10) -> Attack:
 
 def shorten(attack: Any) -> None:
     """Give the reference as many iterations and queries as `shortened` has."""
-    attack.apgd.n_iter = attack.apgd_targeted.n_iter = APGD
+    for apgd in (attack.apgd, attack.apgd_targeted):
+        apgd.n_iter = APGD
+        # the reference plans its checkpoints when it is made, for the iterations that it has then
+        apgd.n_iter_2, apgd.n_iter_min, apgd.size_decr = (max(int(s * APGD), 1) for s in (0.22, 0.06, 0.03))
     attack.fab.n_iter, attack.square.n_queries = FAB, SQUARE
 
 
@@ -75,7 +78,7 @@ def test_agrees_with_the_reference_in_full(eps: float) -> None:
 def random_network() -> nn.Module:
     """A network of random weights on 3-channel images of 6 × 6, 5 classes; its own verdicts are the labels."""
     generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
+    model = Exact(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
     for parameter in model.parameters():
         parameter.data.normal_(0.0, 0.3, generator=generator)
     return model.eval()
@@ -149,7 +152,7 @@ def test_runs_without_torchattacks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("shape", [(4, 12), (12, 4), (5, 7)])
 def test_square_agrees_with_the_reference_on_images_that_are_not_square(shape: tuple[int, int]) -> None:
     eps, generator = 0.12, torch.Generator().manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * shape[0] * shape[1], 6))
+    model = Exact(nn.Flatten(), nn.Linear(3 * shape[0] * shape[1], 6))
     model[1].weight.data.normal_(generator=generator)
     model[1].bias.data.zero_()
     images = torch.rand(40, 3, *shape, generator=generator)

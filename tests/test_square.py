@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from rcnas_env.attacks import attack_guard
 from rcnas_env.attacks.square import random_moves, search, window_side
-from tests.trained_digits import EPS, digits, trained_digits
+from tests.trained_digits import EPS, Exact, digits, trained_digits
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 def random_network(channels: int, height: int, width: int, classes: int = 6) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
-    model = nn.Sequential(
+    model = Exact(
         nn.Conv2d(channels, 8, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(8 * height * width, classes)
     )
     for parameter in model.parameters():
