@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from rcnas_env.networks import convolution
-from rcnas_env.networks.convolution import Convolution, apply_pixel_matrix, dense_weight, pixel_matrix
+from rcnas_env.networks.convolution import Convolution, apply_pixel_matrix, pixel_matrix
+from rcnas_env.networks.grouping import dense_weight
 from tests import tiny
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from rcnas_env.architecture import NetworkSpec, StageSpec, StemSpec
 from rcnas_env.networks.frozen import FrozenNetwork, FrozenTwin, freeze
+from rcnas_env.networks.frozen.elementwise import mask_, relu_
 from rcnas_env.training.fit import Trainer
 from rcnas_env.training.recipe import Recipe
 from tests import tiny
@@ -57,8 +58,9 @@ def assert_same_map(frozen: nn.Module, network: nn.Module, images: Tensor, toler
 def test_every_network_frozen_is_the_same_map(spec: NetworkSpec, height: int, width: int) -> None:
     network = tiny.built(spec).double().eval()
     images = torch.rand(3, 1, height, width, generator=tiny.generator(), dtype=torch.float64)
-    frozen = FrozenNetwork(network, torch.float64)  # type: ignore[arg-type]
-    assert_same_map(frozen, network, images, 1e-6)  # logits leave as float32
+    for pixels_first in (False, True):
+        frozen = FrozenNetwork(network, torch.float64, pixels_first)  # type: ignore[arg-type]
+        assert_same_map(frozen, network, images, 1e-6)  # logits leave as float32
     assert_same_map(FrozenNetwork(network.float()), network, images.float(), 1e-3)  # type: ignore[arg-type]
 
 
@@ -75,6 +77,40 @@ def test_gradients_are_those_of_finite_differences() -> None:
             moved[0, 0, row, column] += sign * 1e-6
             ends.append((network(moved)[0] @ weighting).item())
         assert gradient[0, 0, row, column].item() == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4, abs=1e-8)
+
+
+@pytest.mark.parametrize("planes", [16, 32, 64, 128])
+def test_robust_blocks_scale_by_scale(planes: int) -> None:
+    # narrow on small maps: matrix products, in float32 where tiny; wide ones: convolutions
+    stages = (StageSpec(2, planes, robust=True), *(StageSpec(2, planes, downsample=True, robust=True),) * 2)
+    network = tiny.built(NetworkSpec(stages, input=(1, 8, 8))).eval()
+    images = tiny.images(16)
+    bf16 = FrozenNetwork(network, torch.bfloat16)  # type: ignore[arg-type]
+    logits, reference = responses(bf16, images)[0], responses(network, images)[0]
+    assert (logits - reference).norm() <= 0.05 * reference.norm()
+    exact = FrozenNetwork(network.double(), torch.float64, pixels_first=True)  # type: ignore[arg-type]
+    assert_same_map(exact, network, images.double(), 1e-6)
+
+
+def test_autocast_does_not_reach_into_a_frozen_network() -> None:
+    network, images = tiny.built(MIXED).eval(), tiny.images(16)
+    for dtype in (torch.float32, torch.bfloat16):
+        frozen = FrozenNetwork(network, dtype)  # type: ignore[arg-type]
+        alone = responses(frozen, images)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            frozen.refresh()
+            inside = responses(frozen, images)
+        assert all(torch.equal(left, right) for left, right in zip(alone, inside, strict=True))
+
+
+def test_bfloat16_relu_and_its_gradient_are_torchs_to_the_bit() -> None:
+    patterns = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.bfloat16)
+    finite = patterns[~patterns.isnan()].view(1, 1, 1, -1)
+    y = relu_(finite.clone())
+    assert torch.equal(y, finite.relu()) and not y.signbit().any()
+    gradient = finite.flip(3)
+    expected = torch.where(y > 0, gradient, torch.zeros_like(gradient))
+    assert torch.equal(mask_(gradient.clone(), y), expected)
 
 
 def test_refresh_takes_over_the_present_weights() -> None:

@@ -16,9 +16,7 @@ CPU = torch.device("cpu")
 
 def random_network(channels: int, height: int, width: int, classes: int = 6) -> nn.Module:
     generator = torch.Generator().manual_seed(0)
-    model = Exact(
-        nn.Conv2d(channels, 8, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(8 * height * width, classes)
-    )
+    model = Exact(nn.Conv2d(channels, 8, 3, padding=1), nn.Tanh(), nn.Flatten(), nn.Linear(8 * height * width, classes))
     for parameter in model.parameters():
         parameter.data.normal_(0.0, 0.3, generator=generator)
     return model.eval()

@@ -16,7 +16,7 @@ from rcnas_env.training.recipe import Recipe
 from rcnas_env.validation import require_choice, require_fields, require_integer
 
 SPLITS = ("eval", "test")
-EVALUATION_VERSION = 2
+EVALUATION_VERSION = 3
 """Part of every key: raised when a change to the code changes what a job's result would be."""
 
 _ATTACK_ONLY_FIELDS = ("attack_batch_size", "n_test")

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from rcnas_env.networks.batch_norm import BatchNorm
 from rcnas_env.networks.convolution import Convolution
 
 
@@ -23,9 +24,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, in_channels: int, planes: int, stride: int = 1) -> None:
         super().__init__()
-        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.bn1 = BatchNorm(in_channels)
         self.conv1 = Convolution(in_channels, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
+        self.bn2 = BatchNorm(planes)
         self.conv2 = Convolution(planes, planes, 3, padding=1, bias=False)
         projects = stride > 1 or in_channels != planes
         self.shortcut = Convolution(in_channels, planes, 1, stride=stride, bias=False) if projects else None

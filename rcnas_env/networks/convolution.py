@@ -15,6 +15,9 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from rcnas_env.networks import pixel_major
+from rcnas_env.networks.grouping import dense_weight
+
 FREE_TAPS = 10
 """Input pixels up to which a dense matrix is the faster way at any width: it has about as many entries as taps."""
 
@@ -31,14 +34,16 @@ class Convolution(nn.Conv2d):
 
     What `torch.compile` traces is nn.Conv2d itself.
 
-    Shapes: (N, in_channels, H, W) → (N, out_channels, H', W'), as nn.Conv2d's. Matrix products put out the
-    channels-last format, whatever came in.
+    Shapes: (N, in_channels, H, W) → (N, out_channels, H', W'), as nn.Conv2d's. Pixel-major maps
+    (`rcnas_env.networks.pixel_major`) stay so. Else matrix products put out the channels-last format, whatever came in.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """The convolution of `input`, by the faster way."""
         if not input.is_cpu or torch.compiler.is_compiling():  # a compiler has kernels of its own
             return super().forward(input)
+        if pixel_major.is_pixel_major(input):
+            return pixel_major.convolve_by(self, input)
         if self.kernel_size == (1, 1):
             return pointwise(input, self.weight, self.bias, self.stride[0])
         if is_small_map(self, *input.shape[2:]):
@@ -63,15 +68,6 @@ def is_small_map(conv: nn.Conv2d, height: int, width: int) -> bool:
 def is_better_dense(conv: nn.Conv2d) -> bool:
     """Whether the grouped convolution `conv` is better computed as a dense one."""
     return conv.groups > 1 and conv.in_channels > conv.groups and conv.in_channels <= DENSE_CHANNELS
-
-
-def dense_weight(weight: Tensor, groups: int) -> Tensor:
-    """A grouped weight (out, in / groups, k, k) as a dense one (out, in, k, k); zeros between the groups."""
-    out, inside, height, width = weight.shape
-    dense = weight.new_zeros(groups, out // groups, groups, inside, height, width)
-    blocks = weight.view(groups, out // groups, inside, height, width)
-    dense.diagonal(dim1=0, dim2=2).copy_(blocks.permute(1, 2, 3, 4, 0))
-    return dense.view(out, groups * inside, height, width)
 
 
 def pointwise(images: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
@@ -108,6 +104,24 @@ def pixel_matrix(weight: Tensor, groups: int, stride: int, height: int, width: i
     diagonal = entries.new_zeros(pixels, groups, inside, outputs, groups, out // groups)
     diagonal.diagonal(dim1=1, dim2=4).copy_(entries.permute(0, 2, 3, 4, 1))
     return diagonal.view(pixels * groups * inside, outputs * out)
+
+
+def pixel_matrices(weights: Tensor, stride: int, height: int, width: int) -> Tensor:
+    """`pixel_matrix` of S dense convolutions of one shape at once.
+
+    Args:
+        weights: (S, out, in, k, k), k odd.
+        stride, height, width: see `pixel_matrix`.
+
+    Returns:
+        (S, height · width · in, height' · width' · out), contiguous.
+    """
+    count, out, inside, kernel, _ = weights.shape
+    taps = _taps(height, width, kernel, stride, weights.dtype, weights.device)
+    pixels, outputs = taps.shape[:2]
+    entries = taps.flatten(0, 1) @ weights.flatten(3).permute(3, 0, 2, 1).flatten(1)
+    entries = entries.view(pixels, outputs, count, inside, out).permute(2, 0, 3, 1, 4)
+    return entries.reshape(count, pixels * inside, outputs * out)
 
 
 def apply_pixel_matrix(images: Tensor, matrix: Tensor, bias: Tensor | None, stride: int) -> Tensor:

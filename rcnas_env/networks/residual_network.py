@@ -6,7 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rcnas_env.architecture import NetworkSpec, StageSpec
+from rcnas_env.networks import pixel_major
 from rcnas_env.networks.basic_block import BasicBlock
+from rcnas_env.networks.batch_norm import BatchNorm
 from rcnas_env.networks.robust_block import RobustBlock
 
 
@@ -24,12 +26,16 @@ class ResidualNetwork(nn.Module):
         self.stem = nn.Conv2d(spec.input[0], spec.stem.channels, 3, stride=spec.stem.stride, padding=1, bias=False)
         channels = [spec.stem.channels, *(stage.out_channels for stage in spec.stages)]
         self.stages = nn.Sequential(*map(_stage, spec.stages, channels))
-        self.bn = nn.BatchNorm2d(channels[-1])
+        self.bn = BatchNorm(channels[-1])
         self.classifier = nn.Linear(channels[-1], spec.classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, classes) of images (N, channels, H, W)."""
-        features = F.relu(self.bn(self.stages(self.stem(images))))
+        if pixel_major.is_faster(images):
+            x = pixel_major.convolve_by(self.stem, pixel_major.lay_out(images))
+        else:
+            x = self.stem(images)
+        features = F.relu(self.bn(self.stages(x)))
         return self.classifier(features.mean(dim=(2, 3)))
 
     @property

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from rcnas_env.architecture import ROBUST_EXPANSION, ROBUST_MIN_PLANES
 from rcnas_env.cost import ROBUST_CARDINALITY, ROBUST_SCALES, ROBUST_SE_REDUCTION, robust_scale_width
+from rcnas_env.networks import pixel_major
+from rcnas_env.networks.batch_norm import BatchNorm
 from rcnas_env.networks.convolution import Convolution
+from rcnas_env.networks.scales import join_together, split_apart
 from rcnas_env.validation import require_integer
 
 
@@ -47,16 +50,17 @@ class HierarchicalConvolution(nn.Module):
 
     def __init__(self, width: int, stride: int) -> None:
         super().__init__()
-        self.stride = stride
+        self.width, self.stride = width, stride
         self.convs = nn.ModuleList(
             Convolution(width, width, 3, stride=stride, padding=1, groups=ROBUST_CARDINALITY, bias=False)
             for _ in range(ROBUST_SCALES - 1)
         )
-        self.bns = nn.ModuleList(nn.BatchNorm2d(width) for _ in range(ROBUST_SCALES - 1))
+        self.bns = nn.ModuleList(BatchNorm(width) for _ in range(ROBUST_SCALES - 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return y₀ … y₇ of the class docstring, concatenated."""
-        *scales, last = x.chunk(ROBUST_SCALES, dim=1)
+        pixels_first = not torch.compiler.is_compiling() and pixel_major.is_pixel_major(x)
+        *scales, last = split_apart(x) if pixels_first else x.chunk(ROBUST_SCALES, dim=1)
         outputs: list[Tensor] = []
         for scale, conv, bn in zip(scales, self.convs, self.bns, strict=True):
             if outputs and self.stride == 1:
@@ -64,7 +68,7 @@ class HierarchicalConvolution(nn.Module):
             outputs.append(F.relu(bn(conv(scale))))
         if self.stride > 1:
             last = F.avg_pool2d(last, 3, stride=self.stride, padding=1)
-        return torch.cat([*outputs, last], dim=1)
+        return join_together([*outputs, last]) if pixels_first else torch.cat([*outputs, last], dim=1)
 
 
 class RobustBlock(nn.Module):
@@ -90,12 +94,12 @@ class RobustBlock(nn.Module):
         super().__init__()
         width = robust_scale_width(require_integer("planes (of a robust block)", planes, ROBUST_MIN_PLANES))
         inner, out_channels = ROBUST_SCALES * width, ROBUST_EXPANSION * planes
-        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.bn1 = BatchNorm(in_channels)
         self.conv1 = Convolution(in_channels, inner, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(inner)
+        self.bn2 = BatchNorm(inner)
         self.hierarchy = HierarchicalConvolution(width, stride)
         self.conv3 = Convolution(inner, out_channels, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.bn3 = BatchNorm(out_channels)
         self.excitation = SqueezeExcitation(out_channels)
         projects = stride > 1 or in_channels != out_channels
         self.shortcut = Convolution(in_channels, out_channels, 1, stride=stride, bias=False) if projects else None

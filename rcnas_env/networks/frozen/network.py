@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rcnas_env.networks import pixel_major
 from rcnas_env.networks.basic_block import BasicBlock
 from rcnas_env.networks.folding import FoldedTwin
-from rcnas_env.networks.frozen.blocks import FrozenActivation, FrozenBasicBlock, FrozenPart, Saved
-from rcnas_env.networks.frozen.convolution import FrozenConvolution, Size
+from rcnas_env.networks.frozen.blocks import FrozenActivation, FrozenBasicBlock, FrozenPart
+from rcnas_env.networks.frozen.convolution import FrozenConvolution
+from rcnas_env.networks.frozen.kernels import Saved, Size
 from rcnas_env.networks.frozen.robust_block import FrozenRobustBlock
 from rcnas_env.networks.residual_network import ResidualNetwork
 
@@ -29,19 +31,24 @@ class FrozenNetwork(nn.Module):
     Args:
         network: a residual network; its train or eval mode plays no part.
         dtype: what weights and feature maps are computed in; logits are float32.
+        pixels_first: whether feature maps are pixel-major (`rcnas_env.networks.pixel_major`), not channels-last; None
+            for what is faster: in bfloat16 they are.
     """
 
     network: ResidualNetwork
 
-    def __init__(self, network: ResidualNetwork, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(
+        self, network: ResidualNetwork, dtype: torch.dtype = torch.float32, pixels_first: bool | None = None
+    ) -> None:
         super().__init__()
         self.__dict__["network"] = network  # no submodule: its mode and its parameters are not this module's
         self.dtype = dtype
+        self.pixels_first = dtype == torch.bfloat16 if pixels_first is None else pixels_first
         self._plans: dict[Size, _Plan] = {}
 
     def refresh(self) -> None:
         """Take over the network's present weights and statistics."""
-        with torch.no_grad():
+        with torch.no_grad(), _own_precision():
             for plan in self._plans.values():
                 plan.refresh(self.dtype)
 
@@ -50,12 +57,13 @@ class FrozenNetwork(nn.Module):
         plan = self._plan((images.shape[2], images.shape[3]))
         if torch.is_grad_enabled() and images.requires_grad:
             return _Forward.apply(images, plan, self.dtype)
-        return plan.forward(_laid_out(images, self.dtype), keep=False)[0].float()
+        with _own_precision():
+            return plan.forward(plan.lay_out(images.to(self.dtype)), keep=False)[0].float()
 
     def _plan(self, size: Size) -> _Plan:
         if size not in self._plans:
-            with torch.no_grad():
-                self._plans[size] = _Plan(self.network, size)
+            with torch.no_grad(), _own_precision():
+                self._plans[size] = _Plan(self.network, size, self.pixels_first)
                 self._plans[size].refresh(self.dtype)
         return self._plans[size]
 
@@ -66,7 +74,8 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, plan: _Plan, dtype: torch.dtype) -> Tensor:
         """Logits, float32; what the backward pass needs is kept."""
-        logits, ctx.saved = plan.forward(_laid_out(images, dtype), keep=True)
+        with _own_precision():
+            logits, ctx.saved = plan.forward(plan.lay_out(images.to(dtype)), keep=True)
         ctx.plan, ctx.dtype = plan, images.dtype
         return logits.float()
 
@@ -74,26 +83,29 @@ class _Forward(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         """The images' gradient."""
-        return ctx.plan.backward(gradient, ctx.saved).to(ctx.dtype), None, None
+        with _own_precision():
+            return ctx.plan.backward(gradient, ctx.saved).to(ctx.dtype), None, None
 
 
-def _laid_out(images: Tensor, dtype: torch.dtype) -> Tensor:
-    return images.to(dtype).contiguous(memory_format=torch.channels_last)
+def _own_precision() -> torch.autocast:
+    """No autocast: a plan says itself what is computed in which precision, and each cast costs."""
+    return torch.autocast("cpu", enabled=False)
 
 
 class _Plan:
     """The sequence of operations for images of one size."""
 
-    def __init__(self, network: ResidualNetwork, size: Size) -> None:
-        self.stem = FrozenConvolution(network.stem, None, False, size)
+    def __init__(self, network: ResidualNetwork, size: Size, pixels_first: bool) -> None:
+        self.pixels_first = pixels_first
+        self.stem = FrozenConvolution(network.stem, None, False, size, pixels_first)
         self.blocks: list[FrozenPart] = []
         size = self.stem.out_size
         for module in (block for stage in network.stages for block in stage):  # type: ignore[attr-defined]
             part = FrozenBasicBlock if isinstance(module, BasicBlock) else FrozenRobustBlock
-            self.blocks.append(part(module, size))
+            self.blocks.append(part(module, size, pixels_first))
             size = self.blocks[-1].out_size
         self.size = size
-        self.activation = FrozenActivation(network.bn)
+        self.activation = FrozenActivation(network.bn, pixels_first)
         self.classifier = network.classifier
 
     def refresh(self, dtype: torch.dtype) -> None:
@@ -103,6 +115,12 @@ class _Plan:
             block.refresh(dtype)
         self.activation.refresh(dtype)
         self.weight, self.bias = self.classifier.weight.detach().to(dtype), self.classifier.bias.detach().to(dtype)
+
+    def lay_out(self, images: Tensor) -> Tensor:
+        """`images` in the memory layout of the feature maps."""
+        if self.pixels_first:
+            return pixel_major.lay_out(images)
+        return images.contiguous(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor, keep: bool) -> tuple[Tensor, list[Saved]]:
         """(logits, what `backward` needs; empty unless `keep`)."""

@@ -8,18 +8,25 @@ from torch import Tensor, nn
 
 from rcnas_env.cost import ROBUST_SCALES
 from rcnas_env.networks.folding import affine
-from rcnas_env.networks.frozen.blocks import FrozenActivation, Saved
-from rcnas_env.networks.frozen.convolution import FrozenConvolution, Size
+from rcnas_env.networks.frozen.blocks import FrozenActivation, FrozenPart
+from rcnas_env.networks.frozen.convolution import FrozenConvolution
+from rcnas_env.networks.frozen.hierarchy import (
+    MatrixHierarchy,
+    VolumeHierarchy,
+    average_pool_backward,
+    is_better_matrix,
+)
+from rcnas_env.networks.frozen.kernels import Saved, Size
 from rcnas_env.networks.robust_block import HierarchicalConvolution, RobustBlock, SqueezeExcitation
 
 
 class FrozenHierarchy:
-    """A `HierarchicalConvolution` at rest."""
+    """A `HierarchicalConvolution` at rest, channels last."""
 
     def __init__(self, hierarchy: HierarchicalConvolution, size: Size) -> None:
         self.stride = hierarchy.stride
         self.convs = [
-            FrozenConvolution(conv, bn, True, size)
+            FrozenConvolution(conv, bn, True, size, False)
             for conv, bn in zip(hierarchy.convs, hierarchy.bns, strict=True)
             if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d)
         ]
@@ -52,14 +59,8 @@ class FrozenHierarchy:
                 scale = scale + parts[-1]
             parts.append(conv.backward(scale, y))
         if self.stride > 1:
-            last = _average_pool_backward(last, (*parts[0].shape[:2], *shape[2:]), self.stride)
+            last = average_pool_backward(last, (*parts[0].shape[:2], *shape[2:]), self.stride)
         return torch.cat([*reversed(parts), last], dim=1)
-
-
-def _average_pool_backward(gradient: Tensor, shape: tuple[int, ...], stride: int) -> Tensor:
-    """∂L/∂x of avg_pool2d(x, 3, stride, padding=1), x of `shape`."""
-    x = gradient.new_empty(shape).contiguous(memory_format=torch.channels_last)
-    return torch.ops.aten.avg_pool2d_backward(gradient, x, [3, 3], [stride] * 2, [1, 1], False, True, None)
 
 
 class FrozenExcitation:
@@ -95,14 +96,16 @@ class FrozenExcitation:
 class FrozenRobustBlock:
     """A `RobustBlock` at rest."""
 
-    def __init__(self, block: RobustBlock, size: Size) -> None:
-        self.activation = FrozenActivation(block.bn1)
-        self.conv1 = FrozenConvolution(block.conv1, block.bn2, True, size)
-        self.hierarchy = FrozenHierarchy(block.hierarchy, size)
+    def __init__(self, block: RobustBlock, size: Size, pixels_first: bool) -> None:
+        self.activation = FrozenActivation(block.bn1, pixels_first)
+        self.conv1 = FrozenConvolution(block.conv1, block.bn2, True, size, pixels_first)
+        self.hierarchy = _frozen_hierarchy(block.hierarchy, size, pixels_first)
         self.out_size = self.hierarchy.out_size
-        self.conv3 = FrozenConvolution(block.conv3, None, False, self.out_size)
+        self.conv3 = FrozenConvolution(block.conv3, None, False, self.out_size, pixels_first)
         self.excitation = FrozenExcitation(block.bn3, block.excitation)
-        self.shortcut = None if block.shortcut is None else FrozenConvolution(block.shortcut, None, False, size)
+        self.shortcut = None
+        if block.shortcut is not None:
+            self.shortcut = FrozenConvolution(block.shortcut, None, False, size, pixels_first)
 
     def refresh(self, dtype: torch.dtype) -> None:
         """See `FrozenPart`."""
@@ -129,3 +132,9 @@ class FrozenRobustBlock:
             return self.activation.backward(through, activated, onto=gradient)
         through += self.shortcut.backward(gradient, gradient)
         return self.activation.backward(through, activated)
+
+
+def _frozen_hierarchy(hierarchy: HierarchicalConvolution, size: Size, pixels_first: bool) -> FrozenPart:
+    if not pixels_first:
+        return FrozenHierarchy(hierarchy, size)
+    return (MatrixHierarchy if is_better_matrix(hierarchy, size) else VolumeHierarchy)(hierarchy, size)
