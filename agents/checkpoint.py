@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from agents.state_encoder import StateEncoder
@@ -38,6 +39,9 @@ def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str,
 
     Args:
         extra: JSON values to keep along, such as the environments' step count.
+
+    Raises:
+        OSError: it cannot be written; the old one is as it was.
     """
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,10 +64,8 @@ def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str,
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     try:
-        save_file(
-            {name: value.detach().contiguous().clone() for name, value in tensors.items()},
-            temporary / "weights.safetensors",
-        )
+        weights = save_safetensors({name: value.detach().contiguous().clone() for name, value in tensors.items()})
+        (temporary / "weights.safetensors").write_bytes(weights)  # on a full disk an OSError, unlike their own writing
         (temporary / "agent.json").write_text(json.dumps(settings, indent=1, allow_nan=False), encoding="utf-8")
         replaced = _replaced(target)
         if target.exists():
@@ -71,8 +73,10 @@ def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str,
             os.replace(target, replaced)
         os.replace(temporary, target)
         shutil.rmtree(replaced, ignore_errors=True)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(target)
         raise
 
 

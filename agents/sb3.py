@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as save_safetensors
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
@@ -123,7 +123,7 @@ class SB3Agent:
         if encoder is not None:
             tensors |= {f"encoder/{name}": value.contiguous() for name, value in encoder.state_dict().items()}
         with writing(path) as temporary:
-            save_file(tensors, temporary, {"agent": json.dumps(content, allow_nan=False)})
+            temporary.write_bytes(save_safetensors(tensors, {"agent": json.dumps(content, allow_nan=False)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SB3Agent:

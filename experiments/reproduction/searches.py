@@ -18,7 +18,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as save_safetensors
 
 import rcnas_env
 from agents.agent import Agent, Envs
@@ -163,7 +164,8 @@ def encoder_of(settings: SearchSettings, variant: str, missing: tuple[str, ...] 
         seen[part] = np.zeros_like(seen[part])
     pretrain(encoder, seen, scale.pretrain_steps, seed=seed)
     with writing(path) as temporary:
-        save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, temporary)
+        weights = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+        temporary.write_bytes(save_safetensors(weights))
     return encoder
 
 
