@@ -40,6 +40,7 @@ from experiments.figures import accuracy_figure, learning_figure, stages_figure
 from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
 from experiments.stopping import ended_by_the_system, stoppable
+from experiments.training_engine import training_options
 from rcnas_env.data import DataUnavailableError
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
 from rcnas_env.evaluation.job import Job
@@ -85,6 +86,8 @@ class Quickstart:
     formula (seconds, for a look at the machinery and for tests)."""
     ray_address: str | None = None
     """Of the Ray cluster; if not given, $RAY_ADDRESS, else one is started in this process."""
+    time_limit: float | None = None
+    """Seconds that one training or attack may take; it counts as diverged then. Needs workers (docs/faults.md)."""
     device: str = "auto"
     """"auto" (a GPU where there is one), "cpu", "cuda:0", …"""
     meta_iterations: int = 1
@@ -247,12 +250,10 @@ def run(config: Quickstart) -> Path:
     folder = config.out or new_folder()
     record = RunRecord("quickstart", folder, asdict(config))
     store = open_store(folder / "store" if config.fresh else "default")
-    options: dict[str, dict[str, Any]] = {
-        "trained": {"workers": config.workers, "device": config.device},
-        "ray": {"workers": max(1, config.workers), "address": config.ray_address},
-        "analytic": {},
-    }
-    evaluator = make_engine(config.engine, store, **options[config.engine])
+    options: dict[str, Any] = {}
+    if config.engine != "analytic":
+        options = training_options(config.engine, config.workers, config.device, config.ray_address, config.time_limit)
+    evaluator = make_engine(config.engine, store, **options)
     task = target_task()
     resumed = has_checkpoint(folder / "agent")
     try:

@@ -88,6 +88,10 @@ class Reproduce:
     """Worker processes of one thread each; 0 for this one alone."""
     device: str = "auto"
     """"auto" (a GPU where there is one), "cpu", "cuda:0", …"""
+    ray_address: str | None = None
+    """HOST:PORT of a Ray cluster that trains in place of this machine, prunings aside (docs/scaling.md)."""
+    time_limit: float | None = None
+    """Seconds that one training or attack may take, prunings aside; it counts as diverged then (docs/faults.md)."""
     store: str = "default"
     """Folder of the store."""
     out: Path | None = None
@@ -113,7 +117,15 @@ class Reproduce:
         chosen = scale or scale_named(self.scale)
         chosen = chosen if self.seeds is None else replace(chosen, seeds=self.seeds)
         return SearchSettings(
-            chosen, self.folder, self.agent, self.seed, self.store, self.device, AGENT_SETTINGS[self.agent]
+            chosen,
+            self.folder,
+            self.agent,
+            self.seed,
+            self.store,
+            self.device,
+            AGENT_SETTINGS[self.agent],
+            self.ray_address,
+            self.time_limit,
         )
 
 

@@ -36,6 +36,7 @@ from experiments.search_final import compare_to_the_end, markdown
 from experiments.search_plan import Plan, Say, announce, duration, read_plan
 from experiments.search_settings import Search, read_arguments
 from experiments.stopping import ended_by_the_system, stoppable
+from experiments.training_engine import training_options
 from rcnas_env.data import DataUnavailableError
 from rcnas_env.delivery import MismatchError
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
@@ -146,10 +147,11 @@ def run(config: Search, say: Say = print) -> Path:
     """
     plan = read_plan(config)
     meta_agent(config)
+    options = training_options(config.engine, config.workers, config.device, config.ray_address, config.time_limit)
     announce(config, plan, say)
     record = RunRecord("search", config.folder, asdict(config))
     store = open_store(config.store)
-    evaluator = make_engine("trained", store, workers=config.workers, device=config.device)
+    evaluator = make_engine(config.engine, store, **options)
     try:
         agent = make_searcher(config, plan.task, evaluate_teacher(config, plan, evaluator, say))
         record.phase("teacher")
