@@ -163,9 +163,9 @@ def _table(value: Any, folder: Path) -> None:
 
 RUNS = (
     Surface("delivered student", _students(), _student, (DeliveryError,)),
-    Surface("searcher's file", _agents(), _agent),
-    Surface("learner's file", _learners(), _learner),
+    Surface("searcher file", _agents(), _agent),
+    Surface("learner file", _learners(), _learner),
     Surface("result table", mutated([sample_table().to_dict()]), _table),
-    Surface("run folder", _runs(), _run),
+    Surface("report of a run", _runs(), _run),
 )
 """The surfaces of what runs leave behind."""

@@ -90,10 +90,10 @@ def _whole_inputs() -> dict[str, list[Any]]:
         "arena record": [(record, record)],
         "arena run log": [(run, b'{"engine": "tabular"}')],
         "delivered student": [(json.dumps(student_files()[0]).encode(), student_files()[1])],
-        "searcher's file": [(name, json.dumps(agent_files()[name]).encode()) for name in SEARCHERS],
-        "learner's file": [learner_file()[1]],
+        "searcher file": [(name, json.dumps(agent_files()[name]).encode()) for name in SEARCHERS],
+        "learner file": [learner_file()[1]],
         "result table": [run_files()["tables/table1.json"]],
-        "run folder": [{name: json.dumps(value).encode() for name, value in run_files().items()}],
+        "report of a run": [{name: json.dumps(value).encode() for name, value in run_files().items()}],
     }
 
 
