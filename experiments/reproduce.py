@@ -49,7 +49,7 @@ from experiments.reproduction.scale import Scale, scale_named
 from experiments.reproduction.searches import Found, SearchKey, SearchSettings, meta_charge
 from experiments.result_table import ResultTable
 from experiments.run_record import RunRecord
-from experiments.stopping import stoppable
+from experiments.stopping import ended_by_the_system, stoppable
 from experiments.worker_pool import mapper
 from rcnas_env.data import DataUnavailableError
 from rcnas_env.training.fit import cpu_threads
@@ -88,6 +88,10 @@ class Reproduce:
     """Worker processes of one thread each; 0 for this one alone."""
     device: str = "auto"
     """"auto" (a GPU where there is one), "cpu", "cuda:0", …"""
+    ray_address: str | None = None
+    """HOST:PORT of a Ray cluster that trains in place of this machine, prunings aside (docs/scaling.md)."""
+    time_limit: float | None = None
+    """Seconds that one training or attack may take, prunings aside; it counts as diverged then (docs/faults.md)."""
     store: str = "default"
     """Folder of the store."""
     out: Path | None = None
@@ -113,7 +117,15 @@ class Reproduce:
         chosen = scale or scale_named(self.scale)
         chosen = chosen if self.seeds is None else replace(chosen, seeds=self.seeds)
         return SearchSettings(
-            chosen, self.folder, self.agent, self.seed, self.store, self.device, AGENT_SETTINGS[self.agent]
+            chosen,
+            self.folder,
+            self.agent,
+            self.seed,
+            self.store,
+            self.device,
+            AGENT_SETTINGS[self.agent],
+            self.ray_address,
+            self.time_limit,
         )
 
 
@@ -207,22 +219,21 @@ def _results(
 
 def _write(folder: Path, plan: Plan, scale: Scale, results: Results) -> None:
     """tables/NAME.json and .md, figures, searches.json, verdicts.md, and all of the text as results.md."""
-    (folder / "tables").mkdir(exist_ok=True)
     texts = []
     for name, table in results.tables.items():
-        (folder / "tables" / f"{name}.json").write_text(json.dumps(table.to_dict(), indent=1), encoding="utf-8")
+        write_text(folder / "tables" / f"{name}.json", json.dumps(table.to_dict(), indent=1))
         text = table.markdown(load_reported(name.removesuffix("-through-teacher")))
-        (folder / "tables" / f"{name}.md").write_text(text, encoding="utf-8")
+        write_text(folder / "tables" / f"{name}.md", text)
         texts.append(f"## {name}\n{text}")
     verdicts = verdicts_markdown(judge(results.tables, results.curves or None))
-    (folder / "verdicts.md").write_text(verdicts, encoding="utf-8")
+    write_text(folder / "verdicts.md", verdicts)
     for name in plan.targets:
         if name in FIGURES:
             texts.extend(_draw(folder, name, plan, scale, results))
     searches = [each.to_dict() for each in results.found.values()]
-    (folder / "searches.json").write_text(json.dumps(searches, allow_nan=False), encoding="utf-8")
+    write_text(folder / "searches.json", json.dumps(searches, allow_nan=False))
     whole = "\n\n".join([*texts, PRUNING_NOTE, "## Claims", verdicts])
-    (folder / "results.md").write_text(whole + "\n", encoding="utf-8")
+    write_text(folder / "results.md", whole + "\n")
 
 
 def _draw(folder: Path, name: str, plan: Plan, scale: Scale, results: Results) -> list[str]:
@@ -282,8 +293,10 @@ def main() -> int:
         print(f"reproduce: error: {error}", file=sys.stderr)
         return 2
 
+    kept = "Finished trainings and searches are kept."
+
     def work() -> int:
-        """Run the command; 0, or 2 where the input is at fault."""
+        """Run the command; 0, 2 where the input is at fault, 1 where the system is."""
         start = time.monotonic()
         try:
             with cpu_threads(1):  # this process only waits for the workers
@@ -294,6 +307,8 @@ def main() -> int:
         except (ValueError, DataUnavailableError) as error:  # CheckpointError too
             print(f"reproduce: error: {error}", file=sys.stderr)
             return 2
+        except OSError as error:  # DataUnavailableError, which is one, is the command line's
+            return ended_by_the_system(error, "reproduce", kept)
         except BrokenProcessPool:
             text = "a worker process died; what is finished is kept, and the same command goes on from there"
             print(f"reproduce: error: {text}", file=sys.stderr)
@@ -302,7 +317,7 @@ def main() -> int:
         print(f"Tables, figures and record: {config.folder} ({time.monotonic() - start:.0f} s)")
         return 0
 
-    return stoppable(work, "reproduce", "Finished trainings and searches are kept.")
+    return stoppable(work, "reproduce", kept)
 
 
 if __name__ == "__main__":

@@ -167,3 +167,48 @@ def test_a_damaged_table_is_refused_before_wandb_starts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tables/table1.json: table must be an object"):
         RunRecord("quickstart", tmp_path, {}).log_to_wandb("offline")
     assert not (tmp_path / "wandb").exists()
+
+
+def refused_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("own", "why"),
+    [
+        ({"WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "1"}, "connection refused"),
+        ({}, "No API key configured"),
+        ({"WANDB_MODE": "nonsense"}, "Input should be 'online', 'offline'"),
+    ],
+    ids=["unreachable", "no key", "settings that make no sense"],
+)
+def test_a_run_does_not_fail_because_wandb_does(own: dict[str, str], why: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = started(run, "online", surroundings(tmp_path, refused_port(), **own))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    (said,) = [line for line in output.splitlines() if line.startswith("quickstart:")]
+    assert said.startswith("quickstart: wandb did not take the results (") and why in said
+    assert said.endswith(f"; the run's record stands: {run / 'record.json'}")
+    assert "Traceback" not in output
+
+
+def test_a_run_does_not_fail_where_wandb_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    RunRecord("reproduce", tmp_path, {}).log_to_wandb("online")
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("reproduce: wandb did not take the results (import of wandb halted")
+
+
+def test_an_error_that_is_not_wandbs_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(**settings: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("wandb.init", fails)
+    with pytest.raises(MemoryError):
+        RunRecord("reproduce", tmp_path, {}).log_to_wandb("offline")

@@ -15,6 +15,7 @@ from agents.scaling_rule import scaling_rule
 from experiments.figures import COLOURS, TEACHER_GREY
 from experiments.reproduction.searches import Found, SearchKey
 from rcnas_env.architecture import NetworkSpec
+from rcnas_env.whole_files import writing
 
 STUDENT, RULE = COLOURS[0], COLOURS[1]
 
@@ -36,7 +37,8 @@ def topology_figure(found: Sequence[Found], path: Path) -> None:
         _topology_row(axes, each)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.savefig(path)
+    with writing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _topology_row(axes: Sequence[Axes], found: Found) -> None:
@@ -76,7 +78,8 @@ def curves_figure(curves: Mapping[str, Sequence[Sequence[float]]], path: Path, t
     axis.set(title=title, xlabel="students tried on the target task", ylabel="best eval accuracy so far, %")
     axis.legend(fontsize=8, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    with writing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def ratios_figure(found: Sequence[Found], path: Path) -> None:
@@ -93,7 +96,8 @@ def ratios_figure(found: Sequence[Found], path: Path) -> None:
     axis.set(ylabel="share kept (last: width to depth)")
     axis.legend(fontsize=7, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    with writing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def keep_ratios(teacher: NetworkSpec, student: NetworkSpec) -> dict[str, float]:

@@ -18,7 +18,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as save_safetensors
 
 import rcnas_env
 from agents.agent import Agent, Envs
@@ -30,6 +31,7 @@ from agents.trial import Trial, select
 from agents.vpg import VPG
 from experiments.arena_meta import Charge, ChargingEvaluator
 from experiments.reproduction.scale import Scale
+from experiments.training_engine import TrainingEngine, training_options
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
 from rcnas_env.evaluation.job import Job
@@ -109,6 +111,7 @@ class SearchSettings:
 
     agent: "vpg" (the paper's) or "vpg+".
     seed: of encoders, meta-trainings and all trainings in the search; a search adds its own.
+    ray_address, time_limit: of the engine, as for `training_options`; results do not depend on them.
     """
 
     scale: Scale
@@ -118,10 +121,15 @@ class SearchSettings:
     store: str = "default"
     device: str = "auto"
     agent_settings: Mapping[str, Any] = field(default_factory=dict)
+    ray_address: str | None = None
+    time_limit: float | None = None
 
-    def make_evaluator(self) -> Evaluator:
-        """The engine, working in this process."""
-        return make_engine("trained", open_store(self.store), workers=0, device=self.device)
+    def make_evaluator(self, workers: int = 0) -> Evaluator:
+        """The engine, working in this process; with `workers`, on a cluster, or for a time limit, in others."""
+        engine: TrainingEngine = "trained" if self.ray_address is None else "ray"
+        most = max(workers, 0 if self.time_limit is None else 1)
+        options = training_options(engine, most, self.device, self.ray_address, self.time_limit)
+        return make_engine(engine, open_store(self.store), **options)
 
 
 def meta_buffers(scale: Scale, missing: tuple[str, ...] = ()) -> TaskBuffers:
@@ -163,7 +171,8 @@ def encoder_of(settings: SearchSettings, variant: str, missing: tuple[str, ...] 
         seen[part] = np.zeros_like(seen[part])
     pretrain(encoder, seen, scale.pretrain_steps, seed=seed)
     with writing(path) as temporary:
-        save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, temporary)
+        weights = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+        temporary.write_bytes(save_safetensors(weights))
     return encoder
 
 
