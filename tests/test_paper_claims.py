@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 from experiments.claim_list import CLAIMS, CURVES, Comparison
+from experiments.claim_statistics import difference, tally
 from experiments.convergence import convergence, passage, welch_half_width
-from experiments.paper_claims import Verdict, difference, judge, tally, verdicts_markdown
+from experiments.paper_claims import Verdict, judge, verdicts_markdown
 from experiments.reported_tables import known_reported, load_reported
 from experiments.result_table import Cell, Column, ResultTable, Row
 
@@ -153,6 +154,23 @@ def test_fine_tuning_is_to_take_under_a_quarter_of_meta_trainings_hours() -> Non
     assert [outcome(hours) for hours in (0.9, 1.1)] == ["confirmed", "not confirmed"]
 
 
+@pytest.mark.parametrize(
+    ("params", "macs", "outcome"),
+    [
+        ((2.0, 5.0), (4.0, 5.0), "confirmed"),
+        ((2.0, 5.0), (5.5, 5.0), "not confirmed"),  # one rival is smaller: the mean saving of 25 % hides it
+        ((2.0, 5.0), (5.0, 5.0), "not confirmed"),  # as many are not fewer
+    ],
+)
+def test_counted_sizes_must_be_smaller_every_one(
+    params: tuple[float, float], macs: tuple[float, float], outcome: str
+) -> None:
+    table = two_rows(*({"params": Cell(p), "macs": Cell(m)} for p, m in zip(params, macs, strict=True)))
+    found = verdict(judge({"table1": table}), "smaller-than-rivals")
+    assert found.outcome == outcome
+    assert "2 of 40 comparisons measured" in found.evidence and "interval" not in found.evidence
+
+
 def papers_own(seeds: int = 3) -> dict[str, ResultTable]:
     """The reported tables, had their deviations been over `seeds`."""
     tables = {}
@@ -167,8 +185,11 @@ def papers_own(seeds: int = 3) -> dict[str, ResultTable]:
 
 
 def test_the_papers_own_figures_confirm_its_claims_but_for_what_contradicts_them() -> None:
+    """Its students' MACs exceed a teacher's at 10G and 40G, and two rivals' at 5G (paper_contradictions)."""
     verdicts = judge(papers_own())
-    assert {each.claim.id for each in verdicts if each.outcome != "confirmed"} == {CURVES}
+    contradicted = {"smaller-than-teacher", "smaller-than-rivals"}
+    assert {each.claim.id for each in verdicts if each.outcome == "not confirmed"} == contradicted
+    assert {each.claim.id for each in verdicts if each.outcome == "untested"} == {CURVES}
     lost = {each.claim.id: each.tally.lost for each in verdicts if each.tally is not None and each.tally.lost}
     assert lost == {"smaller-than-teacher": 2, "smaller-than-rivals": 2, "meta-training-helps": 1}
     assert "10G/rc-nas to 10G/r-nas at cifar10/pgd-20 (-0.7)" in verdict(verdicts, "meta-training-helps").evidence
