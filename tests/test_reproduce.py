@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from experiments import reproduce as command
 from experiments.reported_tables import known_reported, load_reported
-from experiments.reproduce import Reproduce, Results, reproduce
+from experiments.reproduce import Reproduce, reproduce
 from experiments.reproduction.building import build_table, finals_of, network_labels
 from experiments.reproduction.contents import FIGURES, TABLES, TARGETS
 from experiments.reproduction.drawing import best_so_far, keep_ratios, topology_figure
@@ -21,6 +21,7 @@ from experiments.reproduction.estimate import estimate
 from experiments.reproduction.finals import Measured, final_job, prune_teacher
 from experiments.reproduction.networks import fixed_network
 from experiments.reproduction.plan import make_plan, resolve_targets
+from experiments.reproduction.results import Results
 from experiments.reproduction.scale import ATTACKS, GPU, LAPTOP, PAPER, PAPER_BUDGETS, SCALES, Group, Scale
 from experiments.reproduction.searches import (
     SearchKey,

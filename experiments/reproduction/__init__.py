@@ -6,6 +6,7 @@ contents.py   which rows and columns each table of the paper has
 searches.py   meta-training and fine-tuning, kept in the run folder
 finals.py     final trainings, pruning included, and their attacks
 building.py   searches + finals → a table
+results.py    all of it together → the files of the run folder
 drawing.py    searches → the paper's figures
 estimate.py   what a run would train, how long, and what the store has of it
 """

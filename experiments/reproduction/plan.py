@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from experiments.reproduction.building import THROUGH_TEACHER, finals_of
-from experiments.reproduction.contents import FIGURES, TABLES, TARGETS, groups_of, places_of
+from experiments.reproduction.contents import FIGURES, TABLES, TARGETS, groups_of, places_of, reason_left_out
 from experiments.reproduction.finals import Final, final_job, pruned_name
 from experiments.reproduction.networks import fixed_network
 from experiments.reproduction.scale import ATTACKS, Scale
@@ -22,7 +22,8 @@ ALL = "all"
 class Plan:
     """What is to be done, without repetitions, in order.
 
-    missing: data sets whose files are not here.
+    targets: what is made.
+    missing: data sets whose files are not here, or that are not wanted.
     meta: variants that are meta-trained.
     finals: cells that a fixed or searched network is trained for.
     pruned: cells of pruned teachers.
@@ -34,6 +35,8 @@ class Plan:
     searches: tuple[SearchKey, ...]
     finals: tuple[Final, ...]
     pruned: tuple[Final, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Wanted targets that cannot be made, and why."""
 
     @property
     def prunings(self) -> dict[str, tuple[Final, ...]]:
@@ -88,12 +91,14 @@ def missing_datasets(scale: Scale, wanted: Sequence[str] = ()) -> tuple[str, ...
 
 
 def make_plan(scale: Scale, targets: Sequence[str], through_teacher: bool, missing: Sequence[str] = ()) -> Plan:
-    """The plan for resolved targets.
+    """The plan for resolved targets; those that a missing data set or a group leaves nothing of are left out.
 
     Args:
         through_teacher: measure `THROUGH_TEACHER` tables with attacks through the teacher too.
         missing: data sets to be left out.
     """
+    left_out = {name: reason for name in targets if (reason := reason_left_out(scale, name, missing))}
+    targets = [name for name in targets if name not in left_out]
     finals = [final for name in targets if name in TABLES for final in finals_of(scale, name, missing)]
     if through_teacher:
         names = [name for name in targets if name in THROUGH_TEACHER]
@@ -109,6 +114,7 @@ def make_plan(scale: Scale, targets: Sequence[str], through_teacher: bool, missi
         tuple(dict.fromkeys(searches)),
         tuple(final for final in finals if final.entry.source != "pruned"),
         tuple(final for final in finals if final.entry.source == "pruned"),
+        left_out,
     )
 
 

@@ -10,7 +10,7 @@ Every function is one of plain data, so that worker processes do them side by si
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,9 +124,15 @@ class SearchSettings:
         return make_engine("trained", open_store(self.store), workers=0, device=self.device)
 
 
+def meta_places(scale: Scale, missing: Sequence[str] = ()) -> tuple[str, ...]:
+    """Where agents are meta-trained: the scale's places, or where the data sets of all these are missing, the rest."""
+    here = tuple(place for place, dataset in scale.datasets.items() if dataset not in missing)
+    return tuple(place for place in scale.meta_places if place in here) or here
+
+
 def meta_buffers(scale: Scale, missing: tuple[str, ...] = ()) -> TaskBuffers:
     """Meta-training's data, attack and architecture buffers (Algorithm 1); data sets in `missing` are left out."""
-    places = [place for place in scale.meta_places if scale.datasets[place] not in missing]
+    places = meta_places(scale, missing)
     attacks = tuple(scale.search_attack(attack) for attack in scale.meta_attacks)
     entries = []
     for group in scale.meta_groups:
@@ -244,7 +250,7 @@ def _environments(settings: SearchSettings, variant: str, charging: ChargingEval
 
 def _new_agent(settings: SearchSettings, variant: str, seed: int, missing: tuple[str, ...]) -> VPG:
     scale = settings.scale
-    first = scale.task(scale.meta_places[0], scale.meta_groups[0], "clean")
+    first = scale.task(meta_places(scale, missing)[0], scale.meta_groups[0], "clean")
     encoder = encoder_of(settings, variant, missing)
     agent = make_agent(settings.agent, first, seed, encoder, **settings.agent_settings)
     if not isinstance(agent, VPG):
