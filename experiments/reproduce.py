@@ -31,7 +31,15 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from experiments.reproduction.estimate import estimate
-from experiments.reproduction.plan import Plan, make_plan, missing_datasets, resolve_targets
+from experiments.reproduction.outline import outline
+from experiments.reproduction.plan import (
+    Plan,
+    absent_datasets,
+    make_plan,
+    missing_datasets,
+    resolve_targets,
+    unwanted_datasets,
+)
 from experiments.reproduction.results import Results, as_json, collect, write
 from experiments.reproduction.running import run_finals, run_prunings, run_searches
 from experiments.reproduction.scale import Scale, scale_named
@@ -41,7 +49,7 @@ from experiments.stopping import stoppable
 from experiments.worker_pool import mapper
 from rcnas_env.data import DataUnavailableError
 from rcnas_env.training.fit import cpu_threads
-from rcnas_env.validation import require_choice, require_integer
+from rcnas_env.validation import require_choice, require_integer, require_number
 from rcnas_env.whole_files import write_text
 
 AGENT_SETTINGS: Mapping[str, Mapping[str, Any]] = {"vpg": {"update": "step"}, "vpg+": {}}
@@ -71,7 +79,11 @@ class Reproduce:
     through_teacher: bool = True
     """Measure Tables 1 and 5 with attacks computed on the teacher too (the letter of Algorithm 2), in tables apart."""
     dry_run: bool = False
-    """Print what would be trained, how long it may take, and what the store has; train but a few timed steps."""
+    """Print what would be trained, how long it may take, and what is done already; needs no data set's files and no
+    GPU, and trains but a few timed steps on random images."""
+    assume_tflops: float | None = None
+    """Estimate at this rate of computation, in 10^12 floating-point operations a second, in place of timed steps. If
+    not given, steps are timed where that takes less than about a minute, else 30 are assumed."""
     workers: int = field(default_factory=lambda: os.cpu_count() or 1)
     """Worker processes of one thread each; 0 for this one alone."""
     device: str = "auto"
@@ -90,6 +102,8 @@ class Reproduce:
         require_integer("workers", self.workers, 0)
         if self.seeds is not None:
             require_integer("seeds", self.seeds, 1)
+        if self.assume_tflops is not None:
+            require_number("assume_tflops", self.assume_tflops, minimum=0.0, exclusive_minimum=True)
 
     @property
     def folder(self) -> Path:
@@ -140,11 +154,20 @@ def _plan(config: Reproduce, settings: SearchSettings) -> Plan:
     missing = missing_datasets(settings.scale, config.datasets)
     if missing:
         print(f"reproduce: left out, not wanted or not here (docs/data.md): {', '.join(missing)}", file=sys.stderr)
-    plan = make_plan(settings.scale, resolve_targets(config.targets), config.through_teacher, missing)
+    return _make_plan(config, settings.scale, missing)
+
+
+def _make_plan(config: Reproduce, scale: Scale, missing: tuple[str, ...]) -> Plan:
+    """The plan; says what is left out.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    plan = make_plan(scale, resolve_targets(config.targets), config.through_teacher, missing)
     for name, reason in plan.left_out.items():
         print(f"reproduce: {name} is left out: {reason}", file=sys.stderr)
     if not plan.targets:
-        raise ValueError(f"targets must have one that can be made at scale {settings.scale.name!r}, got none")
+        raise ValueError(f"targets must have one that can be made at scale {scale.name!r}, got none")
     return plan
 
 
@@ -163,12 +186,16 @@ def _claim_folder(folder: Path, settings: SearchSettings, missing: Sequence[str]
 
 
 def _dry_run(config: Reproduce) -> None:
+    """Say what a run would train, for every data set that is wanted, whether or not its files are here."""
     settings = config.settings()
-    plan = _plan(config, settings)
-    searched = sum((settings.folder / "searches" / f"{key.name}.json").exists() for key in plan.searches)
-    print(f"{', '.join(plan.targets)} at scale {settings.scale.name}")
-    print(f"Meta-trainings: {', '.join(plan.meta) or 'none'}. Searches: {len(plan.searches)}, {searched} of them done.")
-    print(estimate(settings, plan).text(config.workers))
+    scale, unwanted = settings.scale, unwanted_datasets(settings.scale, config.datasets)
+    for name in absent_datasets(scale):
+        if name not in unwanted:
+            text = f"{name} is not on this machine (docs/data.md): planned as if it were, but a run goes without"
+            print(f"reproduce: {text}", file=sys.stderr)
+    plan = _make_plan(config, scale, unwanted)
+    print(outline(scale, plan))
+    print(estimate(settings, plan, config.assume_tflops).text(config.workers))
 
 
 def main() -> int:

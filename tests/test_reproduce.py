@@ -206,15 +206,19 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(run: tuple[Repr
     assert again.tables == results.tables and again.found == results.found
 
 
-def test_after_a_run_the_store_has_all_that_an_estimate_counts(run: tuple[Reproduce, Results]) -> None:
+def test_after_a_run_an_estimate_counts_everything_as_done(run: tuple[Reproduce, Results], tmp_path: Path) -> None:
     config, _ = run
     settings = SearchSettings(TINY, config.folder, store=config.store, device="cpu")
     plan = make_plan(TINY, SMALL_TARGETS, through_teacher=False, missing=("fashion-mnist",))
-    found = estimate(settings, plan)
-    assert found.known == found.stored > 0
-    assert found.trainings["meta-training"] == 5 * len(plan.meta) > 0  # an iteration, an environment, T = 5
-    assert found.trainings["search"] == 2 * len(plan.searches)
-    assert all(found.seconds[phase] > 0 for phase, count in found.trainings.items() if count)
+    before = estimate(replace(settings, folder=tmp_path, store=str(tmp_path / "store")), plan)
+    after = estimate(settings, plan)
+    assert after.known == after.stored > before.known > before.stored == 0
+    assert before.phases["meta-training"].trainings == 5 * len(plan.meta) > 0  # an iteration, an environment, T = 5
+    assert before.phases["searches"].trainings == 2 * len(plan.searches)
+    for name, phase in before.phases.items():
+        assert phase.done == 0 and (phase.seconds > 0) == (phase.trainings > 0)
+        then = after.phases[name]  # students that two searches share are trained once, and known only now
+        assert then.done == then.trainings <= phase.trainings and then.seconds == 0
 
 
 def test_the_topology_of_searches_is_drawn(run: tuple[Reproduce, Results], tmp_path: Path) -> None:
@@ -298,8 +302,23 @@ def test_the_command_plans_without_training(
     monkeypatch.setattr("sys.argv", ["reproduce", *arguments])
     assert command.main() == 0
     printed = capsys.readouterr().out
-    assert "meta-training" in printed and "minutes of one worker" in printed
+    assert "meta-training" in printed and "minutes left of one worker" in printed
+    assert "WRN-10-1 (teacher)" not in printed and "RobustResNet rule" in printed  # Table 3 trains no teacher
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_plans_for_a_gpu_without_one_and_without_the_data(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RCNAS_DATA", str(tmp_path))
+    arguments = ["all", "--scale", "gpu", "--dry-run", "--device", "cpu", "--store"] + [str(tmp_path / "store")]
+    monkeypatch.setattr("sys.argv", ["reproduce", *arguments, "--out", str(tmp_path / "run")])
+    assert command.main() == 0
+    printed = capsys.readouterr()
+    assert "5G, cifar10: WRN-28-10 (teacher)" in printed.out and "RobustResNet-A1" in printed.out
+    assert "assumed rate" in printed.out
+    assert "cifar10 is not on this machine" in printed.err and "table7 is left out" in printed.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_refuses_an_unknown_table(

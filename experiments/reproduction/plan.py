@@ -65,6 +65,29 @@ def resolve_targets(targets: Sequence[str]) -> tuple[str, ...]:
     return TARGETS if ALL in targets else tuple(target for target in TARGETS if target in targets)
 
 
+def unwanted_datasets(scale: Scale, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Data sets of the scale that are not among the `wanted` ones, if any are named.
+
+    Raises:
+        ValueError: a wanted one is not of the scale.
+    """
+    names = tuple(dict.fromkeys(scale.datasets.values()))
+    for dataset in wanted:
+        require_choice("datasets", dataset, names)
+    return tuple(name for name in names if wanted and name not in wanted)
+
+
+def absent_datasets(scale: Scale) -> dict[str, DataUnavailableError]:
+    """Data sets of the scale whose files are not here, and the error that says so."""
+    absent = {}
+    for dataset in dict.fromkeys(scale.datasets.values()):
+        try:
+            load_splits(dataset, scale.recipes(dataset)[0].n_eval)
+        except DataUnavailableError as error:
+            absent[dataset] = error
+    return absent
+
+
 def missing_datasets(scale: Scale, wanted: Sequence[str] = ()) -> tuple[str, ...]:
     """Data sets of the scale that are left out: not among the `wanted` ones, if any are named, or not here.
 
@@ -72,22 +95,11 @@ def missing_datasets(scale: Scale, wanted: Sequence[str] = ()) -> tuple[str, ...
         ValueError: a wanted one is not of the scale.
         DataUnavailableError: no data set is left.
     """
-    for dataset in wanted:
-        require_choice("datasets", dataset, tuple(dict.fromkeys(scale.datasets.values())))
-    missing: list[str] = []
-    first = None
-    for dataset in dict.fromkeys(scale.datasets.values()):
-        if wanted and dataset not in wanted:
-            missing.append(dataset)
-            continue
-        try:
-            load_splits(dataset, scale.recipes(dataset)[0].n_eval)
-        except DataUnavailableError as error:
-            missing.append(dataset)
-            first = first or error
-    if first is not None and len(missing) == len(set(scale.datasets.values())):
-        raise first
-    return tuple(missing)
+    unwanted, absent = unwanted_datasets(scale, wanted), absent_datasets(scale)
+    missing = tuple(name for name in dict.fromkeys(scale.datasets.values()) if name in (*unwanted, *absent))
+    if len(missing) == len(set(scale.datasets.values())):
+        raise next(error for name, error in absent.items() if name not in unwanted)
+    return missing
 
 
 def make_plan(scale: Scale, targets: Sequence[str], through_teacher: bool, missing: Sequence[str] = ()) -> Plan:

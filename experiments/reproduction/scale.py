@@ -150,7 +150,8 @@ GPU = Scale(
     curve_seeds=1,
     autoattack_images=200,
 )
-"""One data-centre GPU, an hour or two for table1 by the estimate; not run yet, for none was at hand."""
+"""One data-centre GPU. Never run, for none was at hand: how long table1 takes there is not known. `--dry-run` says what
+it would be at an assumed rate."""
 
 LAPTOP = Scale(
     name="laptop",
@@ -182,7 +183,8 @@ LAPTOP = Scale(
     seeds=2,
     autoattack_images=40,
 )  # fmt: skip
-"""Two cores: every table in minutes, all of them in under two hours."""
+"""Two cores. All targets together took over two hours of wall time, most of them beside other work (docs/results.md):
+that they stay under two hours is not shown."""
 
 SCALES = {scale.name: scale for scale in (LAPTOP, GPU, PAPER)}
 

@@ -216,9 +216,9 @@ def search(settings: SearchSettings, key: SearchKey, missing: tuple[str, ...] = 
     """Fine-tune on the key's task (Algorithm 2: T = 1), or read what an earlier call found; over-budget students are
     −1 at once (ε = 0).
     """
-    path = settings.folder / "searches" / f"{key.name}.json"
-    if path.exists():
-        return Found.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    known = read_search(settings.folder, key)
+    if known is not None:
+        return known
     scale = settings.scale
     task = scale.task(key.place, key.group, scale.search_attack(key.attack))
     charging = ChargingEvaluator(settings.make_evaluator())
@@ -237,8 +237,18 @@ def search(settings: SearchSettings, key: SearchKey, missing: tuple[str, ...] = 
     finally:
         charging.engine.close()
     found = Found(key, task, tuple(trials), select(trials, "accuracy").student, charging.charge())
-    write_json(path, found.to_dict())
+    write_json(_search_path(settings.folder, key), found.to_dict())
     return found
+
+
+def read_search(folder: Path, key: SearchKey) -> Found | None:
+    """What a search found that the run folder has; None if it has none."""
+    path = _search_path(folder, key)
+    return Found.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def _search_path(folder: Path, key: SearchKey) -> Path:
+    return folder / "searches" / f"{key.name}.json"
 
 
 def _environments(settings: SearchSettings, variant: str, charging: ChargingEvaluator, **options: Any) -> Envs:
