@@ -20,13 +20,19 @@ from typing import Annotated, Any
 
 import tyro
 
-from experiments.paper_claims import Verdict, judge, verdicts_markdown
+from experiments.claim_verdict import Verdict
+from experiments.paper_claims import judge, verdicts_markdown
 from experiments.reported_tables import load_reported
 from experiments.result_table import ResultTable
 from experiments.run_record import commit
+from experiments.theory_claims import Findings
+from experiments.topology_claims import Students
+from rcnas_env.architecture import NetworkSpec
 from rcnas_env.strict_json import parse_json
+from rcnas_env.task import resolve_teacher
 from rcnas_env.whole_files import write_text
 
+THEORY = Path(__file__).resolve().parent.parent / "docs" / "evidence" / "theory.json"
 CLAIMS_HEADING = "Claims"
 """Of the page's section of verdicts."""
 
@@ -39,10 +45,15 @@ class Judge:
     """record.json of a run of experiments.reproduce."""
     page: Path | None = None
     """Markdown page whose sections of tables and claims are written anew; none if not given."""
+    theory: Path = THEORY
+    """record.json of a run of experiments.theory_check, for Lemma 3.1 and Theorem 3.2."""
 
 
-def judge_record(record: Mapping[str, Any]) -> list[Verdict]:
+def judge_record(record: Mapping[str, Any], theory: Findings | None = None) -> list[Verdict]:
     """A verdict on every claim, from what a record of `experiments.reproduce` holds.
+
+    Args:
+        theory: findings of `experiments.theory_check`.
 
     Raises:
         ValueError: it is of another experiment, or malformed.
@@ -51,7 +62,27 @@ def judge_record(record: Mapping[str, Any]) -> list[Verdict]:
         raise ValueError(f"record must be of experiment 'reproduce', got {record.get('experiment')!r}")
     results = record["results"]
     tables = {name: ResultTable.from_dict(table) for name, table in results["tables"].items()}
-    return judge(tables, results["curves"] or None)
+    return judge(tables, results["curves"] or None, students_of(record), theory)
+
+
+def students_of(record: Mapping[str, Any]) -> Students:
+    """What the record's searches found, beside the teachers of its scale."""
+    scale, found = record["config"]["scale_settings"], {}
+    for name, entry in record["results"]["students"].items():
+        _, place, group, *_ = name.split("_")
+        teacher = resolve_teacher(scale["groups"][group]["teacher"], scale["datasets"][place])
+        found[name] = (teacher, NetworkSpec.from_dict(entry["student"]))
+    return found
+
+
+def read_findings(path: Path) -> Findings:
+    """The findings of a record of `experiments.theory_check`.
+
+    Raises:
+        ValueError, OSError, LookupError: it is none.
+    """
+    findings: Findings = parse_json(path.read_bytes())["results"]["findings"]
+    return findings
 
 
 def sections(record: Mapping[str, Any], verdicts: list[Verdict]) -> dict[str, str]:
@@ -85,7 +116,7 @@ def run(config: Judge) -> list[Verdict]:
         ValueError, OSError: the record or the page is not what it must be.
     """
     record: Any = parse_json(config.record.read_bytes())
-    verdicts = judge_record(record)
+    verdicts = judge_record(record, read_findings(config.theory))
     record["results"]["verdicts"] = [asdict(verdict) for verdict in verdicts]
     record["judged"] = {"commit": commit(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
     page = None

@@ -1,4 +1,4 @@
-"""Verdicts on the paper's claims, from measured tables alone.
+"""Verdicts on the paper's claims, from what was measured alone.
 
 **A claim** of accuracies, or of times with deviations, is *confirmed* if more than half of its measured comparisons are
 won and the 95 % interval of the mean of their differences lies above 0 (`experiments.claim_statistics` defines both);
@@ -6,6 +6,9 @@ else *not confirmed*; *untested* if nothing was measured, or only one comparison
 
 Figures without any error, as parameters and MACs are, which are counted, leave nothing to chance: such a claim is
 *confirmed* only if every comparison is won. A mean of what is saved would hide a rival that is smaller.
+
+Claims on the course of a search, on the students' shapes and on the theory are judged by `experiments.convergence`,
+`topology_claims` and `theory_claims`.
 
 Confirmed means: on the tasks, networks and seeds that were measured, not at the paper's scale. Nothing is corrected for
 the number of claims; binomial errors leave out how trainings differ, so single seeds say less than they seem to. Two
@@ -17,43 +20,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from experiments.claim_list import CLAIMS, COSTS, CURVES, Claim
 from experiments.claim_statistics import CONFIDENCE, Difference, Tally, difference, tally
+from experiments.claim_verdict import SHOWN_LOSSES, Outcome, Verdict
 from experiments.convergence import Curves, convergence
 from experiments.result_markdown import ATTACK_NOTES, PERCENT
 from experiments.result_table import ResultTable
-
-Outcome = Literal["confirmed", "not confirmed", "untested"]
-
-SHOWN_LOSSES = 3
-"""Lost comparisons that the evidence names, the worst first."""
+from experiments.theory_claims import INEQUALITIES, Findings, judge_theory
+from experiments.topology_claims import PAIRS, Students, judge_topology
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a claim; `tally` is None for an untested one and for the one about curves."""
-
-    claim: Claim
-    outcome: Outcome
-    evidence: str
-    tally: Tally | None = None
-
-
-def judge(tables: Mapping[str, ResultTable], curves: Curves | None = None) -> list[Verdict]:
-    """A verdict on every claim of `experiments.claim_list.CLAIMS`, in their order.
+def judge(
+    tables: Mapping[str, ResultTable],
+    curves: Curves | None = None,
+    students: Students | None = None,
+    theory: Findings | None = None,
+) -> list[Verdict]:
+    """A verdict on every claim of `experiments.claim_list.CLAIMS`, in their order; untested where nothing is given.
 
     Args:
         tables: measured ones by the name of the paper's ("table1" …), rows and columns at the paper's places.
-        curves: "rc-nas" and "r-nas" → best reward after 1, 2, … evaluations on the target task, one list a seed
-            (`experiments.convergence`).
+        curves: "rc-nas" and "r-nas" → best eval accuracy within the budget after 1, 2, … evaluations on the target
+            task, one list a seed (`experiments.convergence`).
+        students: what searches found (`experiments.topology_claims`).
+        theory: what the theory check found (`experiments.theory_claims`).
 
     Raises:
-        ValueError: curves are not as they must be.
+        ValueError: curves or findings are not as they must be.
     """
-    return [_judge_curves(claim, curves) if claim.id == CURVES else _judge(claim, tables) for claim in CLAIMS]
+
+    def verdict(claim: Claim) -> Verdict:
+        if claim.untested:
+            return Verdict(claim, "untested", claim.untested)
+        if claim.id == CURVES:
+            return _judge_curves(claim, curves)
+        if claim.id in PAIRS:
+            return judge_topology(claim, students)
+        return judge_theory(claim, theory) if claim.id in INEQUALITIES else _judge(claim, tables)
+
+    return [verdict(claim) for claim in CLAIMS]
 
 
 def verdicts_markdown(verdicts: Sequence[Verdict]) -> str:
@@ -122,6 +128,9 @@ def _evidence(
         if counts:
             span = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
             parts.append(f"{what}: {span}")
+    if claim.units == COSTS:
+        headings = {column.group for d in found if (column := tables[d.comparison.table].column(d.comparison.key))}
+        parts.append(f"sizes counted on: {', '.join(sorted(filter(None, headings))) or 'not stated'}")
     losses = sorted((each for each in found if each.value < -each.error), key=lambda each: each.value)[:SHOWN_LOSSES]
     if losses:
         shown = (f"{d.comparison.role} to {d.comparison.rival} at {d.comparison.key} ({d.value:+.1f})" for d in losses)

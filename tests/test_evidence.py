@@ -14,7 +14,7 @@ import pytest
 from experiments.arena_pages import agent_pages
 from experiments.arena_settings import ArenaSettings
 from experiments.claim_list import CLAIMS
-from experiments.judge import judge_record
+from experiments.judge import THEORY, judge_record, read_findings
 from experiments.paper_claims import verdicts_markdown
 from experiments.reported_tables import load_reported
 from experiments.result_table import ResultTable
@@ -195,7 +195,7 @@ def test_the_results_page_has_the_tables_and_verdicts_of_the_record() -> None:
 def test_the_verdicts_of_the_record_are_what_the_rules_of_today_make_of_its_cells() -> None:
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     record = json.loads((EVIDENCE / "reproduce-laptop.json").read_text(encoding="utf-8"))
-    verdicts = judge_record(record)
+    verdicts = judge_record(record, read_findings(THEORY))
     assert json.loads(json.dumps([asdict(each) for each in verdicts])) == record["results"]["verdicts"]
     assert verdicts_markdown(verdicts) in page
 

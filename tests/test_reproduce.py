@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from experiments import reproduce as command
 from experiments.reported_tables import known_reported, load_reported
 from experiments.reproduce import Reproduce, reproduce
-from experiments.reproduction.building import build_table, finals_of, network_labels
+from experiments.reproduction.building import build_table, finals_of, network_labels, sizes_group
 from experiments.reproduction.contents import FIGURES, TABLES, TARGETS
-from experiments.reproduction.drawing import best_so_far, keep_ratios, topology_figure
+from experiments.reproduction.drawing import best_so_far, topology_figure
 from experiments.reproduction.estimate import estimate
 from experiments.reproduction.finals import Measured, final_job, prune_teacher
 from experiments.reproduction.networks import fixed_network
@@ -30,6 +30,7 @@ from experiments.reproduction.searches import (
     meta_buffers,
     search,
 )
+from experiments.reproduction.topology import keep_ratios
 from rcnas_env.architecture import NetworkSpec, StageSpec
 from rcnas_env.cost import cost
 from rcnas_env.evaluation.job import Job
@@ -103,6 +104,12 @@ def test_measured_cells_end_in_the_paper_s_places() -> None:
     assert params is not None and params.value == 1.0
     assert not any("cifar100" in key for row in table.rows for key in row.cells)
     assert "fashion-mnist" in table.caption
+
+
+def test_sizes_say_on_which_data_sets_they_are_counted() -> None:
+    assert sizes_group(LAPTOP, ("5G", "10G"), ("cifar10", "cifar100")) == "digits"  # budgets differ with the images
+    assert sizes_group(PAPER, ("5G", "10G"), ("cifar10", "cifar100")) == "cifar10, cifar100"
+    assert sizes_group(LAPTOP, ("20G",), ("tiny-imagenet",)) == "digits"
 
 
 # --- scales --------------------------------------------------------------------------------------------------------

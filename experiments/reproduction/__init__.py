@@ -7,6 +7,7 @@ searches.py   meta-training and fine-tuning, kept in the run folder
 finals.py     final trainings, pruning included, and their attacks
 building.py   searches + finals → a table
 results.py    all of it together → the files of the run folder
+topology.py   what remains of a teacher in a student
 drawing.py    searches → the paper's figures
 outline.py    what a plan trains, in words
 prices.py     what a pass through a network costs

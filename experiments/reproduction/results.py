@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.claim_verdict import Verdict
 from experiments.paper_claims import judge, verdicts_markdown
 from experiments.reported_tables import load_reported
 from experiments.reproduction.building import (
@@ -34,6 +35,11 @@ class Results:
     measured: Mapping[Final, Measured]
     tables: Mapping[str, ResultTable]
     curves: Mapping[str, list[list[float]]]
+
+
+def _verdicts(results: Results) -> list[Verdict]:
+    students = {key.name: (each.task.teacher, each.student) for key, each in results.found.items()}
+    return judge(results.tables, results.curves or None, students)
 
 
 def collect(
@@ -77,7 +83,7 @@ def write(folder: Path, plan: Plan, scale: Scale, results: Results) -> None:
         text = table.markdown(load_reported(name.removesuffix("-through-teacher")))
         (folder / "tables" / f"{name}.md").write_text(text, encoding="utf-8")
         texts.append(f"## {name}\n{text}")
-    verdicts = verdicts_markdown(judge(results.tables, results.curves or None))
+    verdicts = verdicts_markdown(_verdicts(results))
     (folder / "verdicts.md").write_text(verdicts, encoding="utf-8")
     for name in plan.targets:
         if name in FIGURES:
@@ -119,7 +125,7 @@ def as_json(results: Results, plan: Plan) -> dict[str, Any]:
         "left out": list(plan.missing),
         "targets left out": dict(plan.left_out),
         "tables": {name: table.to_dict() for name, table in results.tables.items()},
-        "verdicts": [asdict(verdict) for verdict in judge(results.tables, results.curves or None)],
+        "verdicts": [asdict(verdict) for verdict in _verdicts(results)],
         "curves": dict(results.curves),
         "students": {
             key.name: {
