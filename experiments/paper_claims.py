@@ -49,17 +49,19 @@ def judge(
     Raises:
         ValueError: curves or findings are not as they must be.
     """
-
-    def verdict(claim: Claim) -> Verdict:
+    judged: dict[str, Verdict] = {}
+    for claim in CLAIMS:
         if claim.untested:
-            return Verdict(claim, "untested", claim.untested)
-        if claim.id == CURVES:
-            return _judge_curves(claim, curves)
-        if claim.id in PAIRS:
-            return judge_topology(claim, students)
-        return judge_theory(claim, theory) if claim.id in INEQUALITIES else _judge(claim, tables)
-
-    return [verdict(claim) for claim in CLAIMS]
+            judged[claim.id] = Verdict(claim, "untested", claim.untested)
+        elif claim.id == CURVES:
+            judged[claim.id] = _judge_curves(claim, curves)
+        elif claim.id in PAIRS:
+            judged[claim.id] = judge_topology(claim, students)
+        elif claim.id in INEQUALITIES:
+            judged[claim.id] = judge_theory(claim, theory)
+        else:
+            judged[claim.id] = _judge(claim, tables)
+    return list(judged.values())
 
 
 def verdicts_markdown(verdicts: Sequence[Verdict]) -> str:

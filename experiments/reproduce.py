@@ -46,6 +46,7 @@ from experiments.reproduction.scale import Scale, scale_named
 from experiments.reproduction.searches import SearchSettings, meta_places
 from experiments.run_record import RunRecord
 from experiments.stopping import stoppable
+from experiments.wandb_settings import WandbMode, default_mode
 from experiments.worker_pool import mapper
 from rcnas_env.data import DataUnavailableError
 from rcnas_env.training.fit import cpu_threads
@@ -92,8 +93,8 @@ class Reproduce:
     """Folder of the store."""
     out: Path | None = None
     """Run folder; runs/reproduce-SCALE-AGENT if not given. One with the same settings is gone on with."""
-    wandb: Literal["off", "offline", "online"] = "off"
-    """Whether wandb gets the results too."""
+    wandb: WandbMode = field(default_factory=default_mode)
+    """Whether wandb gets the results too; what WANDB_MODE asks for, else not."""
 
     def __post_init__(self) -> None:
         resolve_targets(self.targets)

@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.wandb_settings import history
 from rcnas_env.environment_variables import lent_variables
 
 PACKAGES = ("torch", "torchvision", "gymnasium", "stable-baselines3", "torchattacks", "numpy", "scikit-learn")
@@ -108,7 +109,7 @@ class RunRecord:
         return path
 
     def log_to_wandb(self, mode: Literal["off", "offline", "online"]) -> None:
-        """Send the record's numbers to wandb: configuration, and as summary seconds, results and the run's tables.
+        """Send the record's numbers to wandb: configuration, learning curves, as summary seconds, results and tables.
 
         "off" does nothing, whatever the environment says. Otherwise WANDB_MODE in the environment wins over `mode`, as
         do WANDB_PROJECT and WANDB_NAME over the project "rc-nas" and the folder's name. "offline" keeps all below
@@ -142,6 +143,8 @@ class RunRecord:
                 mode=None if given else mode,  # None: wandb reads WANDB_MODE itself
                 config=config,
             ) as run:
+                for step, values in enumerate(history(self.results), start=1):
+                    run.log(values, step=step)
                 run.summary.update(numbers)
 
 

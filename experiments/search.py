@@ -179,6 +179,7 @@ def run(config: Search, say: Say = print) -> Path:
     finding = read_finding(config.folder)
     report, weights = trained_weights(finding, store, config.folder, config.device)
     student = deliver(finding, report, weights, config.folder / "student", config.format)
+    record.log_to_wandb(config.wandb)  # last: the student is there even if wandb is not
     say(f"Delivered: rcnas_env.load_student({str(student)!r}); table and record are in {config.folder}.")
     return student
 

@@ -25,6 +25,7 @@ from experiments.reproduction.plan import Plan
 from experiments.reproduction.scale import Scale
 from experiments.reproduction.searches import Found, SearchKey, SearchSettings, meta_charge
 from experiments.result_table import ResultTable
+from rcnas_env.whole_files import write_text
 
 
 @dataclass(frozen=True)
@@ -76,24 +77,23 @@ def collect(
 
 def write(folder: Path, plan: Plan, scale: Scale, results: Results) -> None:
     """tables/NAME.json and .md, figures, searches.json, verdicts.md, and all of the text as results.md."""
-    (folder / "tables").mkdir(exist_ok=True)
     texts = []
     for name, table in results.tables.items():
-        (folder / "tables" / f"{name}.json").write_text(json.dumps(table.to_dict(), indent=1), encoding="utf-8")
+        write_text(folder / "tables" / f"{name}.json", json.dumps(table.to_dict(), indent=1))
         text = table.markdown(load_reported(name.removesuffix("-through-teacher")))
-        (folder / "tables" / f"{name}.md").write_text(text, encoding="utf-8")
+        write_text(folder / "tables" / f"{name}.md", text)
         texts.append(f"## {name}\n{text}")
     verdicts = verdicts_markdown(_verdicts(results))
-    (folder / "verdicts.md").write_text(verdicts, encoding="utf-8")
+    write_text(folder / "verdicts.md", verdicts)
     for name in plan.targets:
         if name in FIGURES:
             texts.extend(_draw(folder, name, plan, scale, results))
     searches = [each.to_dict() for each in results.found.values()]
-    (folder / "searches.json").write_text(json.dumps(searches, allow_nan=False), encoding="utf-8")
+    write_text(folder / "searches.json", json.dumps(searches, allow_nan=False))
     notes = [f"- **{name}** is left out: {reason}." for name, reason in plan.left_out.items()]
     texts += ["\n".join(notes)] if notes else []
     whole = "\n\n".join([*texts, PRUNING_NOTE, "## Claims", verdicts])
-    (folder / "results.md").write_text(whole + "\n", encoding="utf-8")
+    write_text(folder / "results.md", whole + "\n")
 
 
 def _draw(folder: Path, name: str, plan: Plan, scale: Scale, results: Results) -> list[str]:
