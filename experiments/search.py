@@ -29,7 +29,8 @@ from agents.state_encoder import StateEncoder, pretrain
 from agents.trial import Trial, select
 from agents.vpg import VPG
 from experiments.comparison import Candidate
-from experiments.export import deliver, read_finding, trained_weights
+from experiments.export import deliver, trained_weights
+from experiments.finding_reader import read_finding
 from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
 from experiments.search_final import compare_to_the_end, markdown

@@ -19,7 +19,8 @@ from agents.state_encoder import StateEncoder
 from agents.trial import Trial
 from agents.vpg import VPG
 from experiments import export, quickstart, search
-from experiments.export import Export, MissingWeightsError, read_finding
+from experiments.export import Export, MissingWeightsError
+from experiments.finding_reader import read_finding
 from experiments.quickstart import Quickstart
 from experiments.run_record import RunRecord
 from experiments.search import NothingFoundError, choose, meta_agent, run
@@ -183,7 +184,7 @@ def test_a_quickstarts_run_names_its_student_and_job(tmp_path: Path) -> None:
     [
         (None, "must have a record.json: No such file"),
         ("{}", "record.json is of no finished run: no 'experiment'"),
-        ('{"experiment": "matrix"}', "experiment must be one of 'search', 'quickstart', got 'matrix'"),
+        ('{"experiment": "matrix"}', "experiment must be one of 'search', 'quickstart', 'reproduce', got 'matrix'"),
         ("[", "Expecting value"),
     ],
 )

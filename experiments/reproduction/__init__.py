@@ -12,4 +12,5 @@ drawing.py    searches → the paper's figures
 outline.py    what a plan trains, in words
 prices.py     what a pass through a network costs
 estimate.py   how long a plan takes, and what the store has of it
+reproduced.py a student of a finished run, to be delivered
 """

@@ -196,3 +196,19 @@ def scale_named(name: str) -> Scale:
         ValueError: there is none.
     """
     return SCALES[require_choice("scale", name, tuple(SCALES))]
+
+
+def recorded_scale(settings: Mapping[str, Any]) -> Scale:
+    """The scale that a record's `config.scale_settings` holds, whatever the one of its name has become since.
+
+    Raises:
+        ValueError, TypeError: it holds none.
+    """
+    given: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()
+    }
+    given["groups"] = {label: Group(**group) for label, group in given["groups"].items()}
+    given["table_groups"] = {name: tuple(groups) for name, groups in given["table_groups"].items()}
+    for name in ("search_recipe", "final_recipe"):
+        given[name] = Recipe.from_dict(given[name])
+    return Scale(**given)
