@@ -4,12 +4,14 @@
 blocks × planes in a stage or in all, of the last stage's planes, or of all width kept to all depth kept. It is won if
 the difference has the sign that the paper says.
 
-**A claim** is *confirmed* if more than half of its comparisons are won and the 95 % t-interval over tasks of their mean
-lies above 0; else *not confirmed*; *untested* with fewer than two tasks. The comparisons of one task (stages 1 and 2)
-are of the same students: their mean counts once. Each student is of one search with seed 0, and how searches of one
-task differ is not in the interval but through the tasks. Students of two teachers are compared in what depth they keep
-only if each teacher has two blocks a stage or more: of one block nothing can be lost, whoever searches. Searches for
-AutoAttack may be rewarded by another attack (`Scale.search_attacks`).
+**A claim** is *confirmed* if more than half of its comparisons are won, the 95 % t-interval over tasks of their mean
+lies above 0, and there are five tasks or more: fewer all have one sign by chance more often than one time in 20, and
+shares come in so few steps that two tasks often agree to the digit. Else it is *not confirmed*; *untested* with fewer
+than two tasks. The comparisons of one task (stages 1 and 2) are of the same students: their mean counts once. Each
+student is of one search with seed 0, and how searches of one task differ is not in the interval but through the tasks.
+Students of two teachers are compared in what depth they keep only if each teacher has two blocks a stage or more: of
+one block nothing can be lost, whoever searches. Searches for AutoAttack may be rewarded by another attack
+(`Scale.search_attacks`).
 """
 
 from __future__ import annotations
@@ -59,6 +61,8 @@ class Pair:
         return first, second
 
 
+ENOUGH_TASKS = 5
+"""(1/2)^5 < 0.05."""
 HARDER, MILDER = "autoattack", "clean"
 CIFAR = ("cifar10", "cifar100")
 TASKS = (
@@ -80,7 +84,8 @@ def judge_topology(claim: Claim, students: Students | None) -> Verdict:
     if len(tasks) < 2:
         return Verdict(claim, "untested", _why_untested(planned, len(tasks)))
     result = _tally(list(found.values()), [statistics.fmean(values) for values in tasks.values()])
-    outcome: Outcome = "confirmed" if result.low > 0 and 2 * result.won > result.measured else "not confirmed"
+    holds = result.low > 0 and 2 * result.won > result.measured and len(tasks) >= ENOUGH_TASKS
+    outcome: Outcome = "confirmed" if holds else "not confirmed"
     return Verdict(claim, outcome, _evidence(result, found, list(tasks), len(planned)), result)
 
 
@@ -101,13 +106,15 @@ def _evidence(result: Tally, found: Mapping[Pair, float], tasks: list[str], plan
     parts = [
         f"{result.measured} of {planned} comparisons measured ({'; '.join(tasks)}): {result.won} won,"
         f" {result.lost} lost, {result.measured - result.won - result.lost} undecided; mean difference over"
-        f" {len(tasks)} tasks"
-        f" {result.mean:+.1f} points of what is kept; {CONFIDENCE:.0%} interval {result.low:+.1f} to {result.high:+.1f}"
+        f" {len(tasks)} tasks {result.mean:+.1f} points of what is kept; {CONFIDENCE:.0%} interval {result.low:+.1f}"
+        f" to {result.high:+.1f}"
     ]
     losses = sorted((value, pair.task, pair.what) for pair, value in found.items() if value < 0)[:SHOWN_LOSSES]
     if losses:
         shown = (f"{task}{what and f', {what}'} ({value:+.1f})" for value, task, what in losses)
         parts.append(f"lost by most: {', '.join(shown)}")
+    if len(tasks) < ENOUGH_TASKS:
+        parts.append(f"{len(tasks)} tasks confirm nothing, {ENOUGH_TASKS} may")
     return "; ".join([*parts, "one search a task"]) + "."
 
 

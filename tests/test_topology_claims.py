@@ -56,7 +56,7 @@ def test_shares_of_stages_are_compared_between_attacks_a_task_counting_once() ->
     )
     first = judge_topology(claim(KEEPS_FIRST), found)
     # stage 1: +25 and +50 points, stage 2: +25 and 0
-    assert first.tally is not None and first.outcome == "confirmed"
+    assert first.tally is not None and first.outcome == "not confirmed" and "2 tasks confirm nothing" in first.evidence
     assert (first.tally.won, first.tally.lost, first.tally.measured) == (3, 0, 4)
     assert (first.tally.mean, first.tally.low, first.tally.high) == (25, 25, 25)
     assert "4 of 16 comparisons measured (20G tiny-imagenet; 5G cifar10)" in first.evidence
@@ -83,13 +83,16 @@ def test_a_teacher_without_depth_to_lose_is_compared_with_none() -> None:
     found = {
         f"rc-nas_{place}_{group}_{attack}_0": (flat if group == "5G" else TEACHER, flat)
         for place in ("cifar10", "cifar100")
-        for group in ("5G", "10G")
+        for group in ("5G", "10G", "20G")
         for attack in ("clean", "autoattack")
     }
-    verdict = judge_topology(claim(LARGER_SHRINKS), found)
+    verdict = judge_topology(claim(LARGER_SHRINKS), {n: each for n, each in found.items() if "20G" not in n})
     assert verdict.outcome == "untested" and "one block a stage" in verdict.evidence
-    deep = {name: (TEACHER, student if "10G" in name else TEACHER) for name, (_, student) in found.items()}
+    kept = {"5G": TEACHER, "10G": network((3, 16), (3, 32), (3, 64)), "20G": network((1, 16), (1, 32), (1, 64))}
+    deep = {name: (TEACHER, kept[name.split("_")[2]]) for name in found}
     assert judge_topology(claim(LARGER_SHRINKS), deep).outcome == "confirmed"
+    few = {name: each for name, each in deep.items() if "cifar100" not in name}
+    assert judge_topology(claim(LARGER_SHRINKS), few).outcome == "not confirmed"  # four tasks
 
 
 @pytest.mark.parametrize("students", [None, {}, searches(cifar10_5G_clean=TEACHER, cifar10_5G_autoattack=TEACHER)])
