@@ -41,6 +41,7 @@ from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
 from experiments.stopping import ended_by_the_system, stoppable
 from experiments.training_engine import training_options
+from experiments.wandb_settings import WandbMode, default_mode
 from rcnas_env.data import DataUnavailableError
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
 from rcnas_env.evaluation.job import Job
@@ -108,8 +109,8 @@ class Quickstart:
     """How the chosen networks are trained to the end."""
     autoattack_images: int = 24
     """Test images that AutoAttack, which takes most of the time, is run on; the other attacks take all."""
-    wandb: Literal["off", "offline", "online"] = "off"
-    """Whether wandb gets the results too."""
+    wandb: WandbMode = field(default_factory=default_mode)
+    """Whether wandb gets the results too; what WANDB_MODE asks for, else not."""
 
 
 def meta_buffers() -> TaskBuffers:

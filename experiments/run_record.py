@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.wandb_settings import history
 from rcnas_env.environment_variables import lent_variables
 from rcnas_env.whole_files import write_text
 
@@ -109,7 +110,7 @@ class RunRecord:
         return path
 
     def log_to_wandb(self, mode: Literal["off", "offline", "online"]) -> None:
-        """Send the record's numbers to wandb: configuration, and as summary seconds, results and the run's tables.
+        """Send the record's numbers to wandb: configuration, learning curves, as summary seconds, results and tables.
 
         "off" does nothing, whatever the environment says. Otherwise WANDB_MODE in the environment wins over `mode`, as
         do WANDB_PROJECT and WANDB_NAME over the project "rc-nas" and the folder's name. "offline" keeps all below
@@ -133,6 +134,7 @@ class RunRecord:
             json.dumps({"seconds": self.seconds, "results": self.results, "tables": tables}, default=str)
         )
         config = json.loads(json.dumps(dict(self.config), default=str))
+        steps = history(self.results)
         given = os.environ.get("WANDB_MODE")
         try:
             with _wandb_surroundings(self.folder, online=(given or mode) in _UPLOADING):
@@ -145,6 +147,8 @@ class RunRecord:
                     mode=None if given else mode,  # None: wandb reads WANDB_MODE itself
                     config=config,
                 ) as run:
+                    for step, values in enumerate(steps, start=1):
+                        run.log(values, step=step)
                     run.summary.update(numbers)
         except Exception as error:
             if not _is_of_wandb(error):

@@ -29,7 +29,8 @@ from agents.state_encoder import StateEncoder, pretrain
 from agents.trial import Trial, select
 from agents.vpg import VPG
 from experiments.comparison import Candidate
-from experiments.export import deliver, read_finding, trained_weights
+from experiments.export import deliver, trained_weights
+from experiments.finding_reader import read_finding
 from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
 from experiments.search_final import compare_to_the_end, markdown
@@ -182,6 +183,7 @@ def run(config: Search, say: Say = print) -> Path:
     finding = read_finding(config.folder)
     report, weights = trained_weights(finding, store, config.folder, config.device)
     student = deliver(finding, report, weights, config.folder / "student", config.format)
+    record.log_to_wandb(config.wandb)  # last: the student is there even if wandb is not
     say(f"Delivered: rcnas_env.load_student({str(student)!r}); table and record are in {config.folder}.")
     return student
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from agents.scaling_rule import scaling_rule
 from experiments.figures import COLOURS, TEACHER_GREY
 from experiments.reproduction.searches import Found, SearchKey
-from rcnas_env.architecture import NetworkSpec
+from experiments.reproduction.topology import depths, keep_ratios, stage_shares, widths
 from rcnas_env.whole_files import writing
 
 STUDENT, RULE = COLOURS[0], COLOURS[1]
@@ -45,12 +45,11 @@ def _topology_row(axes: Sequence[Axes], found: Found) -> None:
     teacher, student = found.task.teacher, found.student
     rule = scaling_rule(found.task.budget, teacher)
     networks = (("teacher", teacher, TEACHER_GREY), ("RobustResNet rule", rule, RULE), ("RC-NAS", student, STUDENT))
-    for axis, (what, value) in zip(axes, (("blocks", _depths), ("planes", _widths)), strict=False):
+    for axis, (what, value) in zip(axes, (("blocks", depths), ("planes", widths)), strict=False):
         for position, (name, network, colour) in enumerate(networks):
             axis.bar(np.arange(3) + 0.27 * (position - 1), value(network), 0.25, color=colour, label=name)
         axis.set_title(f"{found.key.group}, {found.task.dataset}, {found.key.attack}: {what}", fontsize=8)
-    kept = np.array(_depths(student)) * _widths(student) / (np.array(_depths(teacher)) * _widths(teacher))
-    axes[2].bar(np.arange(3), 100 * kept, 0.5, color=STUDENT)
+    axes[2].bar(np.arange(3), [100 * share for share in stage_shares(teacher, student)], 0.5, color=STUDENT)
     axes[2].axhline(100, color=TEACHER_GREY, linestyle="--")
     axes[2].set_title("blocks × planes kept, % of the teacher's", fontsize=8)
     axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))  # there is no half of a block
@@ -100,15 +99,6 @@ def ratios_figure(found: Sequence[Found], path: Path) -> None:
         figure.savefig(temporary, format="png")
 
 
-def keep_ratios(teacher: NetworkSpec, student: NetworkSpec) -> dict[str, float]:
-    """Depth and width kept in each of the three stages, and the share of all width kept to that of all depth."""
-    depth = [kept / whole for kept, whole in zip(_depths(student), _depths(teacher), strict=True)]
-    wide = [kept / whole for kept, whole in zip(_widths(student), _widths(teacher), strict=True)]
-    total = (sum(_widths(student)) / sum(_widths(teacher))) / (sum(_depths(student)) / sum(_depths(teacher)))
-    named = {f"depth {stage + 1}": value for stage, value in enumerate(depth)}
-    return {**named, **{f"width {stage + 1}": value for stage, value in enumerate(wide)}, "width : depth": total}
-
-
 def curves_of(found: Mapping[SearchKey, Found], place: str, group: str, attack: str) -> dict[str, list[list[float]]]:
     """Variant → best accuracy so far of each seed's search on one task, R-NAS and RC-NAS."""
     curves: dict[str, list[list[float]]] = {}
@@ -116,14 +106,6 @@ def curves_of(found: Mapping[SearchKey, Found], place: str, group: str, attack: 
         if key.variant in ("rc-nas", "r-nas") and (key.place, key.group, key.attack) == (place, group, attack):
             curves.setdefault(key.variant, []).append(best_so_far(found[key]))
     return curves
-
-
-def _depths(network: NetworkSpec) -> list[int]:
-    return [stage.depth for stage in network.stages]
-
-
-def _widths(network: NetworkSpec) -> list[int]:
-    return [stage.planes for stage in network.stages]
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -10,7 +10,7 @@ Every function is one of plain data, so that worker processes do them side by si
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -132,9 +132,15 @@ class SearchSettings:
         return make_engine(engine, open_store(self.store), **options)
 
 
+def meta_places(scale: Scale, missing: Sequence[str] = ()) -> tuple[str, ...]:
+    """Where agents are meta-trained: the scale's places, or where the data sets of all these are missing, the rest."""
+    here = tuple(place for place, dataset in scale.datasets.items() if dataset not in missing)
+    return tuple(place for place in scale.meta_places if place in here) or here
+
+
 def meta_buffers(scale: Scale, missing: tuple[str, ...] = ()) -> TaskBuffers:
     """Meta-training's data, attack and architecture buffers (Algorithm 1); data sets in `missing` are left out."""
-    places = [place for place in scale.meta_places if scale.datasets[place] not in missing]
+    places = meta_places(scale, missing)
     attacks = tuple(scale.search_attack(attack) for attack in scale.meta_attacks)
     entries = []
     for group in scale.meta_groups:
@@ -219,9 +225,9 @@ def search(settings: SearchSettings, key: SearchKey, missing: tuple[str, ...] = 
     """Fine-tune on the key's task (Algorithm 2: T = 1), or read what an earlier call found; over-budget students are
     −1 at once (ε = 0).
     """
-    path = settings.folder / "searches" / f"{key.name}.json"
-    if path.exists():
-        return Found.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    known = read_search(settings.folder, key)
+    if known is not None:
+        return known
     scale = settings.scale
     task = scale.task(key.place, key.group, scale.search_attack(key.attack))
     charging = ChargingEvaluator(settings.make_evaluator())
@@ -240,8 +246,18 @@ def search(settings: SearchSettings, key: SearchKey, missing: tuple[str, ...] = 
     finally:
         charging.engine.close()
     found = Found(key, task, tuple(trials), select(trials, "accuracy").student, charging.charge())
-    write_json(path, found.to_dict())
+    write_json(_search_path(settings.folder, key), found.to_dict())
     return found
+
+
+def read_search(folder: Path, key: SearchKey) -> Found | None:
+    """What a search found that the run folder has; None if it has none."""
+    path = _search_path(folder, key)
+    return Found.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def _search_path(folder: Path, key: SearchKey) -> Path:
+    return folder / "searches" / f"{key.name}.json"
 
 
 def _environments(settings: SearchSettings, variant: str, charging: ChargingEvaluator, **options: Any) -> Envs:
@@ -253,7 +269,7 @@ def _environments(settings: SearchSettings, variant: str, charging: ChargingEval
 
 def _new_agent(settings: SearchSettings, variant: str, seed: int, missing: tuple[str, ...]) -> VPG:
     scale = settings.scale
-    first = scale.task(scale.meta_places[0], scale.meta_groups[0], "clean")
+    first = scale.task(meta_places(scale, missing)[0], scale.meta_groups[0], "clean")
     encoder = encoder_of(settings, variant, missing)
     agent = make_agent(settings.agent, first, seed, encoder, **settings.agent_settings)
     if not isinstance(agent, VPG):
