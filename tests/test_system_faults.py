@@ -1,6 +1,7 @@
 """A full disk, a folder that is read-only and a machine without a network: really so, in a namespace of the test's own.
 
 Tests may run as root, whom rights do not hold; a file system that is mounted for the command alone holds everybody.
+Each command imports all that it needs anew, which takes longer than its work: all but two of these tests are slow ones.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from benchmarks.killed_run import Command
 from tests.full_disk import no_room
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORDING = recording(2, "--workers", "0")
+RECORDING = recording(1, "--workers", "0")
+"""Two trainings."""
 QUICKSTART = quickstart(*ANALYTIC)
 
 
@@ -52,25 +54,30 @@ def given(command: Command, folder: Path) -> str:
     return shlex.join([sys.executable, "-c", BECOME, command.experiment, *command.arguments(folder)])
 
 
-def mounted(folder: Path, *options: str) -> str:
+def mounted(folder: Path, options: str) -> str:
     """The line that makes a folder a file system of its own."""
     folder.mkdir(exist_ok=True)
-    return shlex.join(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)])
+    return shlex.join(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)])
 
 
 # -- disks -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("options", "why"), [(("size=64k",), "No space left on device"), (("ro",), "Read-only file system")]
+    ("options", "why"),
+    [
+        pytest.param("size=64k", "No space left on device", id="full"),
+        pytest.param("ro", "Read-only file system", id="read-only", marks=pytest.mark.slow),
+    ],
 )
-def test_trainings_go_on_where_the_store_takes_nothing(options: tuple[str, ...], why: str, tmp_path: Path) -> None:
+def test_trainings_go_on_where_the_store_takes_nothing(options: str, why: str, tmp_path: Path) -> None:
     """A student's weights are 300 KiB."""
-    found = in_namespace("-Urm", mounted(tmp_path / "store", *options), given(RECORDING, tmp_path))
+    found = in_namespace("-Urm", mounted(tmp_path / "store", options), given(RECORDING, tmp_path))
     assert found.returncode == 0, found.stderr
     assert "StoreWarning" in found.stderr and why in found.stderr and "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_a_run_whose_disk_is_full_says_so_and_goes_on_once_there_is_room(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     command = given(QUICKSTART, folder)
@@ -92,6 +99,7 @@ def test_a_run_whose_disk_is_full_says_so_and_goes_on_once_there_is_room(tmp_pat
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_a_run_whose_folder_is_read_only_says_so(tmp_path: Path) -> None:
     command = given(QUICKSTART, tmp_path / "disk" / "run")
     found = in_namespace("-Urm", mounted(tmp_path / "disk", "ro"), command)
@@ -100,6 +108,7 @@ def test_a_run_whose_folder_is_read_only_says_so(tmp_path: Path) -> None:
     assert "Traceback" not in found.stderr
 
 
+@pytest.mark.slow
 def test_what_a_disk_refuses_is_told_by_both_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -118,7 +127,13 @@ def test_what_a_disk_refuses_is_told_by_both_commands(
 # -- the network -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [QUICKSTART, recording(2, "--workers", "1")], ids=["quickstart", "record_table"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(QUICKSTART, id="quickstart", marks=pytest.mark.slow),
+        pytest.param(recording(1, "--seeds", "1", "--workers", "1"), id="record_table"),
+    ],
+)
 def test_a_run_needs_no_network(command: Command, tmp_path: Path) -> None:
     """In a machine of nothing but a loopback interface that is down; trainings in a process of their own among it."""
     found = in_namespace("-Urn", "test $(tail -n +3 /proc/net/dev | wc -l) = 1", given(command, tmp_path))
