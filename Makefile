@@ -12,7 +12,8 @@ INSTALLED := $(VENV)/.installed
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 # One thread a worker: with two each, two workers would fight over two cores.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+# -rs: what was skipped, and why, in a line each before the last, so that nobody takes it for passed.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -rs
 
 .PHONY: help install demo bench test test-slow lint clean
 .DEFAULT_GOAL := help

@@ -20,7 +20,7 @@ from rcnas_env.compression import compress
 from rcnas_env.cost import cost
 from rcnas_env.seeding import derive_seed
 from rcnas_env.task import Task
-from rcnas_env.validation import require_boolean, require_fields, require_integer, require_number
+from rcnas_env.validation import require_boolean, require_fields, require_integer, require_number, shown
 
 HybridAction = dict[str, NDArray[Any]]
 """One action of RCNASEnv: keep float32 (N_stage, 2), switch int8 (N_stage, 2)."""
@@ -128,9 +128,14 @@ class BlackBoxSearch(ABC):
             agent = cls(Task.from_dict(content["task"]), content["seed"], **content["settings"])
         except TypeError as error:
             raise ValueError(f"agent file must hold settings of {cls.name!r}: {error}") from None
+        if not isinstance(content["history"], list):
+            raise ValueError(f"history must be a list, got {shown(content['history'])}")
         for entry in content["history"]:
             given = require_fields("history entry", entry, ("keep", "switch", "reward", "spent"))
-            action = hybrid_action(given["keep"], given["switch"])
+            try:
+                action = hybrid_action(given["keep"], given["switch"])
+            except (TypeError, ValueError, OverflowError) as error:
+                raise ValueError(f"history entry must have keep and switch of N_stage pairs, but {error}") from None
             reward = require_number("history.reward", given["reward"])
             spent = require_boolean("history.spent", given["spent"])
             agent.observe(Tried(action, compress(agent.task.teacher, action), reward, spent))

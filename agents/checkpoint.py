@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
-from agents.state_encoder import StateEncoder
+from agents.encoder_file import require_weights, restored_encoder
 from agents.vpg import VPG, VPGConfig
 from agents.vpg_plus import VPGPlus, VPGPlusConfig
 from rcnas_env.strict_json import parse_json
@@ -38,6 +39,9 @@ def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str,
 
     Args:
         extra: JSON values to keep along, such as the environments' step count.
+
+    Raises:
+        OSError: it cannot be written; the old one is as it was.
     """
     target = Path(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -60,10 +64,8 @@ def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str,
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     try:
-        save_file(
-            {name: value.detach().contiguous().clone() for name, value in tensors.items()},
-            temporary / "weights.safetensors",
-        )
+        weights = save_safetensors({name: value.detach().contiguous().clone() for name, value in tensors.items()})
+        (temporary / "weights.safetensors").write_bytes(weights)  # on a full disk an OSError, unlike their own writing
         (temporary / "agent.json").write_text(json.dumps(settings, indent=1, allow_nan=False), encoding="utf-8")
         replaced = _replaced(target)
         if target.exists():
@@ -71,8 +73,10 @@ def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str,
             os.replace(target, replaced)
         os.replace(temporary, target)
         shutil.rmtree(replaced, ignore_errors=True)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(target)
         raise
 
 
@@ -119,10 +123,8 @@ def _restore(settings: Any, tensors: dict[str, Tensor]) -> VPG:
     unknown = [name for name in tensors if name.split("/")[0] not in ("encoder", "policy", "optimizer")]
     if unknown:
         raise ValueError(f"weights must be of encoder, policy and optimizer, got {unknown[0]!r}")
-    _require_weights(tensors)
-    _require_sizes(described["encoder"], _part(tensors, "encoder/"))
-    encoder = StateEncoder(**described["encoder"])
-    encoder.load_state_dict(_part(tensors, "encoder/"))
+    require_weights(tensors)
+    encoder = restored_encoder("agent.encoder", described["encoder"], _part(tensors, "encoder/"))
     learner = make_config(**config)
     weights = sum(value.numel() for value in _part(tensors, "policy/").values())
     if learner.hidden**2 > weights:  # of one layer: before more memory is asked for than the file has
@@ -139,26 +141,6 @@ def _restore(settings: Any, tensors: dict[str, Tensor]) -> VPG:
     agent.reward_sum = require_number("reward_sum", settings["reward_sum"])
     agent.reward_count = require_integer("reward_count", settings["reward_count"], 0)
     return agent
-
-
-def _require_weights(tensors: dict[str, Tensor]) -> None:
-    """Raise a ValueError for a tensor that is no float32, or not finite: it would fail far from here."""
-    for name, value in tensors.items():
-        if value.dtype != torch.float32 or not bool(value.isfinite().all()):
-            raise ValueError(f"weights must be finite float32, got {value.dtype} or values that are not in {name!r}")
-
-
-def _require_sizes(encoder: Any, tensors: dict[str, Tensor]) -> None:
-    """Raise a ValueError for sizes of an encoder that would have more weights than there are, before it is made."""
-    sizes = require_fields("agent.encoder", encoder, ("n_eval", "stages", "hidden", "state"))
-    weights = sum(value.numel() for value in tensors.values())
-    n_eval, stages, hidden, state = (
-        require_integer(f"agent.encoder.{name}", sizes[name], 1) for name in ("n_eval", "stages", "hidden", "state")
-    )
-    # of the matrices alone, both directions of the LSTM and both layers of each stage's MLP; biases are more
-    fewest = 8 * hidden**2 + stages * (4 * state * (n_eval + hidden) + 2 * state**2)
-    if fewest > weights:
-        raise ValueError(f"agent.encoder must have sizes of {weights:,} weights, got sizes of {fewest:,} or more")
 
 
 def _optimizer_state(tensors: dict[str, Tensor], shapes: list[torch.Size]) -> dict[int, dict[str, Tensor]]:

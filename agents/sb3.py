@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as save_safetensors
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 from torch import Tensor
 
 from agents.agent import Envs, OnTrial
+from agents.encoder_file import restored_encoder
 from agents.flat_vector_env import FlatVectorEnv, SingleSpaces, flat_state
 from agents.sb3_settings import class_arguments, complete_settings, learner, learner_class
 from agents.sb3_weights import model_tensors, restore_model
@@ -28,8 +29,9 @@ from rcnas_env.compression import action_space
 from rcnas_env.env import observation_space
 from rcnas_env.random_streams import lent_random_streams
 from rcnas_env.seeding import derive_seed
+from rcnas_env.strict_json import parse_json
 from rcnas_env.task import N_STAGE
-from rcnas_env.validation import require_fields, require_integer
+from rcnas_env.validation import require_fields, require_integer, require_options, shown
 from rcnas_env.whole_files import writing
 from rcnas_env.wrappers import EncodedState, FlatAction
 
@@ -123,7 +125,7 @@ class SB3Agent:
         if encoder is not None:
             tensors |= {f"encoder/{name}": value.contiguous() for name, value in encoder.state_dict().items()}
         with writing(path) as temporary:
-            save_file(tensors, temporary, {"agent": json.dumps(content, allow_nan=False)})
+            temporary.write_bytes(save_safetensors(tensors, {"agent": json.dumps(content, allow_nan=False)}))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SB3Agent:
@@ -140,14 +142,16 @@ class SB3Agent:
         except SafetensorError as error:
             raise ValueError(f"agent file must be a safetensors file: {error}") from None
         names = ("format", "algorithm", "seed", "settings", "device", "steps_taken", "encoder")
-        content = require_fields("agent file", json.loads(header), names)
+        content = require_fields("agent file", _json(header), names)
         if content["format"] != FORMAT:
-            raise ValueError(f"agent file must have format {FORMAT}, got {content['format']!r}")
+            raise ValueError(f"agent file must have format {FORMAT}, got {shown(content['format'])}")
         encoder = None
         if content["encoder"] is not None:
-            encoder = StateEncoder(**content["encoder"])
-            encoder.load_state_dict(_part(tensors, "encoder/"))
-        agent = cls(content["algorithm"], content["seed"], encoder, content["settings"], content["device"])
+            encoder = restored_encoder("encoder", content["encoder"], _part(tensors, "encoder/"))
+        settings = require_options("settings", content["settings"])
+        if not isinstance(content["device"], str):
+            raise ValueError(f"device must be a string, got {shown(content['device'])}")
+        agent = cls(content["algorithm"], content["seed"], encoder, settings, content["device"])
         agent.steps_taken = require_integer("steps_taken", content["steps_taken"], 0)
         agent.tensors = _part(tensors, "model/")
         return agent
@@ -177,6 +181,13 @@ class SB3Agent:
         if self.tensors:
             restore_model(model, self.tensors)
         return model
+
+
+def _json(header: str) -> Any:
+    try:
+        return parse_json(header)
+    except ValueError as error:
+        raise ValueError(f"agent file must have its settings as JSON in the header, but {error}") from None
 
 
 class _StopInTime(BaseCallback):

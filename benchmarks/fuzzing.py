@@ -26,10 +26,11 @@ from rcnas_env.evaluation.store import STORE_VARIABLE
 from rcnas_env.validation import require_integer
 from tests.fuzzing_commands import COMMANDS
 from tests.fuzzing_files import FILES
+from tests.fuzzing_runs import RUNS
 from tests.fuzzing_stores import STORES
 from tests.fuzzing_surfaces import VALUES, Surface, outcome
 
-SURFACES = (*VALUES, *STORES, *FILES, *COMMANDS)
+SURFACES = (*VALUES, *STORES, *FILES, *RUNS, *COMMANDS)
 SHOWN_CRASHES = 5
 
 

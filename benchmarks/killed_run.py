@@ -17,6 +17,7 @@ from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import NoReturn
 
 from rcnas_env.presets import Preset, known_presets, register_preset, teacher_entry
 from rcnas_env.task import TaskBuffers
@@ -181,6 +182,11 @@ def _experiment(name: str, arguments: list[str], log: Path, environment: dict[st
     os.dup2(output, 2)
     os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever this process's ancestors made of it
+    become(name, arguments)
+
+
+def become(name: str, arguments: list[str]) -> NoReturn:
+    """Be the experiment's command to the end of this process, with one preset more: `TINY_PRESET`."""
     if TINY_PRESET not in known_presets():
         register_preset(TINY_PRESET, Preset(_tiny_buffers, TINY_RECIPE))
     sys.argv = [name, *arguments]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import gymnasium as gym
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as save_safetensors
 
 import rcnas_env
 from agents.checkpoint import has_checkpoint, load_checkpoint, save_checkpoint
@@ -85,7 +85,7 @@ def pretrain_encoder(settings: ArenaSettings, folder: Path, meta_seed: int) -> N
     pretrain(encoder, observations, settings.pretrain_steps, seed=seed)
     tensors = {name: value.contiguous() for name, value in encoder.state_dict().items()}
     with writing(path) as temporary:
-        save_file(tensors, temporary, {"charge": json.dumps(asdict(charging.charge()))})
+        temporary.write_bytes(save_safetensors(tensors, {"charge": json.dumps(asdict(charging.charge()))}))
 
 
 def load_encoder(settings: ArenaSettings, folder: Path, meta_seed: int) -> tuple[StateEncoder, Charge]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 from experiments.arena_tasks import held_out_task, known_tasks
+from experiments.training_engine import TrainingEngine, training_options
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
 from rcnas_env.evaluation.store import open_store
 from rcnas_env.presets import preset_entry
@@ -54,6 +55,10 @@ class ArenaSettings:
     """Of real training: the store's folder."""
     device: str = "auto"
     """Of real training: "auto" (a GPU where there is one), "cpu", "cuda:0", …"""
+    ray_address: str | None = None
+    """Of real training: HOST:PORT of a Ray cluster that trains in place of this machine (docs/scaling.md)."""
+    time_limit: float | None = None
+    """Of real training: seconds that one training or attack may take; it counts as diverged then (docs/faults.md)."""
 
     def __post_init__(self) -> None:
         require_choice("engine", self.engine, ENGINES)
@@ -73,7 +78,7 @@ class ArenaSettings:
 
     def deciding(self) -> dict[str, Any]:
         """The fields on which results depend, as JSON values: runs of two comparisons mix only if these are equal."""
-        left_out = {"store", "device"} | {
+        left_out = {"store", "device", "ray_address", "time_limit"} | {
             "tabular": {"noise", "judge_seeds"},
             "analytic": {"table", "judge_seeds"},
             "trained": {"table", "noise"},
@@ -87,16 +92,15 @@ class ArenaSettings:
         }
 
     def make_evaluator(self) -> Evaluator:
-        """The engine, working in this process.
+        """The engine, working in this process; real training on the cluster, or in one process more for a time limit.
 
         Raises:
-            ValueError: the table is unknown or damaged.
+            ValueError: the table is unknown or damaged, or the engine does not take its options.
         """
-        options: dict[str, dict[str, Any]] = {
-            "tabular": {"table": self.table},
-            "analytic": {"noise": self.noise},
-            "trained": {"workers": 0, "device": self.device},
-        }
-        return make_engine(
-            self.engine, open_store(self.store if self.engine == "trained" else None), **options[self.engine]
-        )
+        if self.engine == "trained":
+            engine: TrainingEngine = "trained" if self.ray_address is None else "ray"
+            workers = self.envs if engine == "ray" else 0 if self.time_limit is None else 1
+            options = training_options(engine, workers, self.device, self.ray_address, self.time_limit)
+            return make_engine(engine, open_store(self.store), **options)
+        options = {"table": self.table} if self.engine == "tabular" else {"noise": self.noise}
+        return make_engine(self.engine, open_store(None), **options)

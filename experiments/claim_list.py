@@ -42,8 +42,9 @@ class Claim:
     section: where the paper makes it.
     statement: in our words.
     rows, rivals: ends of roles, "rc-nas" for "5G/rc-nas" …; a rival is looked up in the row's budget group, then as it
-        is. A claim without any is about curves, not tables (`experiments.paper_claims`).
+        is. A claim without any is not about tables (`experiments.paper_claims` says how it is judged).
     share: of the rival's cost below which the row's must be.
+    untested: why nothing here can test it; empty where something can.
     """
 
     id: str
@@ -54,6 +55,7 @@ class Claim:
     rivals: tuple[str, ...] = ()
     units: tuple[str, ...] = ACCURACIES
     share: float = 1.0
+    untested: str = ""
 
     def comparisons(self) -> tuple[Comparison, ...]:
         """Every comparison that the paper's tables hold for the claim."""
@@ -72,11 +74,26 @@ class Claim:
 
 CURVES = "converges-earlier"
 """Id of the claim about Figure 3."""
+KEEPS_FIRST, SHRINKS_LAST = "harder-attack-keeps-first-stages", "harder-attack-shrinks-last-stage"
+LARGER_SHRINKS = "larger-teacher-shrinks-more"
+LAST_WIDTH, WIDTH_FOR_DEPTH = "smaller-teacher-keeps-last-width", "smaller-teacher-wide-for-its-depth"
+"""Ids of the claims about what the students look like (`experiments.topology_claims`)."""
+LEMMA, THEOREM = "lemma-3.1", "theorem-3.2"
+"""Ids of the claims that `experiments.theory_check` measures (`experiments.theory_claims`)."""
 
 SMALL_PART = 0.25
 """Of meta-training's time: the paper's own times are from 7 % to 21 % of its 45 hours."""
 
 CLAIMS = (
+    Claim(
+        KEEPS_FIRST,
+        "1, Figure 1",
+        "Under AutoAttack the first two stages are compressed less than for clean images.",
+    ),
+    Claim(SHRINKS_LAST, "1, Figure 1", "Under AutoAttack the last stage is compressed more than for clean images."),
+    Claim(LARGER_SHRINKS, "1, Figure 1", "A larger teacher is compressed more."),
+    Claim(LEMMA, "3.4, E.2", "A compressed network's gradients move no more than the full one's (Lemma 3.1)."),
+    Claim(THEOREM, "3.4, E.3", "Its largest dense mixture is no larger than the full one's (Theorem 3.2)."),
     Claim(
         "above-robustresnet",
         "4.1",
@@ -146,6 +163,12 @@ CLAIMS = (
         share=SMALL_PART,
     ),
     Claim(
+        "cheaper-than-random-networks",
+        "4.3",
+        "Sampling 1,000 random networks, as RobustResNet did, takes longer (over 75 hours) than RC-NAS.",
+        untested="nobody sampled and trained 1,000 networks here; Table 4's times are compared with meta-training's.",
+    ),
+    Claim(
         "above-adversarial-training",
         "4.4.1, F.2",
         "RC-NAS's student is more accurate than the teacher trained by TRADES, SAT or MART.",
@@ -167,6 +190,13 @@ CLAIMS = (
         rivals=("r-nas",),
     ),
     Claim(
+        "lower-variance",
+        "4.4.2",
+        "RC-NAS's accuracies vary less than those of R-NAS.",
+        untested="this takes several meta-trainings and searches of each task; here there is one, and deviations in the"
+        " tables are of final trainings of one student.",
+    ),
+    Claim(
         CURVES,
         "4.4.2, Figure 3",
         "On the target task, the meta-trained agent needs fewer evaluations than R-NAS to get as far.",
@@ -181,6 +211,16 @@ CLAIMS = (
             rivals=(f"no-{component.lower()}",),
         )
         for component in ("LIPS", "Cost", "annealing")
+    ),
+    Claim(
+        LAST_WIDTH,
+        "4.4.4, Figure 4",
+        "Under AutoAttack the 5G student keeps more of its teacher's width in the last stage than the 10G student.",
+    ),
+    Claim(
+        WIDTH_FOR_DEPTH,
+        "4.4.4, Figure 4",
+        "Under AutoAttack the 5G student keeps more width for the depth that it keeps than the 10G student.",
     ),
 )
 """All that are judged, in the order of the sections."""

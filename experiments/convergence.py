@@ -14,22 +14,23 @@ from experiments.arena_statistics import probability_of_improvement
 from rcnas_env.validation import require_fields, require_number
 
 Curves = Mapping[str, Sequence[Sequence[float]]]
-"""Agent → a list a run (seed) → best reward after 1, 2, … evaluations."""
+"""Agent → a list a run (seed) → best eval accuracy, in [0, 1], of a student within the budget after 1, 2, …
+evaluations; 0 before there is one."""
 
 FIRST, SECOND = "rc-nas", "r-nas"
 """The agent that is to be earlier, and the one that it is compared with."""
 
 TOLERANCE = 1e-9
-"""By which a reward may miss the target for rounding's sake, relative to it."""
+"""By which an accuracy may miss the target for rounding's sake, relative to it."""
 
 
 @dataclass(frozen=True)
 class Convergence:
-    """Evaluations until a run first has the target reward: the lower of the two agents' mean final rewards.
+    """Evaluations until a run first has the target accuracy: the lower of the two agents' mean final best ones.
 
     A run that never has it counts as one evaluation more than there were.
 
-    target: that reward.
+    target: that accuracy.
     first, second: mean evaluations until then, of RC-NAS and R-NAS.
     low, high: Welch's interval of second − first, evaluations saved.
     earlier: probability that a run of RC-NAS is earlier than one of R-NAS, ties as halves.
@@ -50,10 +51,11 @@ class Convergence:
         """In one sentence; meta-training's own evaluations are not counted."""
         saved = f"{self.second - self.first:+.1f}, interval {self.low:+.1f} to {self.high:+.1f}"
         return (
-            f"a best reward of {self.target:.3f}, the lower of the mean final ones, after {self.first:.1f} evaluations"
-            f" of the target task with meta-training and {self.second:.1f} without; saved {saved}; a run with it is"
-            f" earlier with probability {self.earlier:.2f}; seeds: {self.runs[0]} and {self.runs[1]}, of which"
-            f" {self.missed[0]} and {self.missed[1]} never got there. Meta-training's own evaluations are not counted."
+            f"a best eval accuracy of {self.target:.1%}, the lower of the mean final ones, after {self.first:.1f}"
+            f" evaluations of the target task with meta-training and {self.second:.1f} without; saved {saved};"
+            f" a run with it is earlier with probability {self.earlier:.2f}; seeds: {self.runs[0]} and {self.runs[1]},"
+            f" of which {self.missed[0]} and {self.missed[1]} never got there. Meta-training's own evaluations are not"
+            " counted."
         )
 
 
@@ -89,9 +91,9 @@ def convergence(curves: Curves, confidence: float = 0.95) -> Convergence:
 
 
 def passage(run: Sequence[float], target: float) -> int:
-    """Evaluations, from 1, after which the best reward is first at `target`; one more than there are if never."""
+    """Evaluations, from 1, after which the best accuracy is first at `target`; one more than there are if never."""
     least = target - TOLERANCE * abs(target)
-    return next((index for index, reward in enumerate(run, 1) if reward >= least), len(run) + 1)
+    return next((index for index, accuracy in enumerate(run, 1) if accuracy >= least), len(run) + 1)
 
 
 def welch_half_width(first: Sequence[float], second: Sequence[float], confidence: float) -> float:
@@ -109,9 +111,9 @@ def _checked(name: str, runs: Sequence[Sequence[float]]) -> Sequence[Sequence[fl
     for index, run in enumerate(runs):
         where = f"curves[{name!r}][{index}]"
         if len(run) == 0:
-            raise ValueError(f"{where} must have at least 1 reward, got none")
-        for reward in run:
-            require_number(where, reward)
+            raise ValueError(f"{where} must have at least 1 accuracy, got none")
+        for accuracy in run:
+            require_number(where, accuracy, minimum=0, maximum=1)
         if any(later < earlier for earlier, later in zip(run, run[1:], strict=False)):
-            raise ValueError(f"{where} must never go down, as it is of best rewards, got {list(run)!r}")
+            raise ValueError(f"{where} must never go down, as it is of best accuracies, got {list(run)!r}")
     return runs

@@ -2,7 +2,7 @@
 
     python -m experiments.export runs/search-… --format safetensors onnx torchexport
 
-RUN is the folder of a finished `experiments.search` or `experiments.quickstart`. Its record.json says what the network
+RUN is the folder of a finished `experiments.search`, `quickstart` or `reproduce`. Its record.json says what the network
 is, how it was trained and what was measured; the weights come from the store. `rcnas_env.load_student(FOLDER)` loads
 what is delivered; docs/delivery.md describes it.
 """
@@ -11,33 +11,29 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 import torch
 import tyro
 from torch import nn
 
-from rcnas_env.architecture import Network, network_from_dict
+from experiments.finding import Finding
+from experiments.finding_reader import read_finding
 from rcnas_env.data import DataUnavailableError, ImageSet, load_splits
 from rcnas_env.data.splitting import SPLIT_SEED, take_per_class
-from rcnas_env.delivery import Measurement, MismatchError, Preprocessing, StudentCard, write_student
+from rcnas_env.delivery import MismatchError, Preprocessing, StudentCard, write_student
 from rcnas_env.delivery.graph_formats import require_formats
-from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.store import Store, open_store
 from rcnas_env.evaluation.trained import resolve_device
 from rcnas_env.evaluation.work import load_network, train
-from rcnas_env.strict_json import parse_json
-from rcnas_env.task import Task
 from rcnas_env.training.fit import cpu_threads
-from rcnas_env.training.recipe import Recipe
-from rcnas_env.validation import require_choice
 
 Format = Literal["safetensors", "onnx", "torchexport"]
 """`rcnas_env.delivery.FORMATS`, as the command line needs them."""
 
-EXPERIMENTS = ("search", "quickstart")
 CHECKED_IMAGES = 256
 """Test images at most that every file's outputs are compared on."""
 
@@ -57,85 +53,14 @@ class Export:
     out: Path | None = None
     """Folder of the delivered network; RUN/student if not given. A delivered one that is there is replaced."""
     network: str | None = None
-    """Which of the table's networks, by its name there; the one that the run chose if not given."""
+    """Which of the table's networks, by its name there; the one that the run chose if not given. Of a reproduction a
+    student, by its search: rc-nas_cifar10_5G_pgd-20."""
     train: bool = False
     """Train the network again, by the same recipe and seed, where the store does not have its weights."""
     store: str | None = None
     """Folder of the store; the run's own if not given."""
     device: str = "auto"
     """Where to train: "auto" (a GPU where there is one), "cpu", "cuda:0", …"""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A network of a run, as its record has it.
-
-    name: in the run's table.
-    job: whose training made the weights.
-    measurements: on the test set, white box.
-    search: how it was found, as JSON values.
-    versions, commit: of the run.
-    store: the run's store, as `open_store` takes it.
-    """
-
-    name: str
-    job: Job
-    measurements: tuple[Measurement, ...]
-    search: Mapping[str, Any] = field(default_factory=dict)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    commit: str = "unknown"
-    store: str = "default"
-
-
-def read_finding(folder: Path, name: str | None = None) -> Finding:
-    """The network called `name` of the run in `folder`; the one that the run chose if None.
-
-    Raises:
-        ValueError: the folder holds no record of a finished run of EXPERIMENTS, or no such network.
-    """
-    path = folder / "record.json"
-    try:
-        record = parse_json(path.read_bytes())
-        require_choice("experiment", record["experiment"], EXPERIMENTS)
-        results, config = record["results"], record["config"]
-        rows = {row["name"]: row for row in results["rows"]}
-        searched = [row["name"] for row in results["rows"] if row["evaluations"] is not None]
-        chosen = require_choice("network", name or results.get("chosen") or searched[0], tuple(rows))
-        return _finding(folder, record, results, config, rows[chosen])
-    except OSError as error:
-        raise ValueError(f"run {str(folder)!r} must have a record.json: {error.strerror}") from None
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"run {str(folder)!r}: record.json is of no finished run: no {error}") from None
-    except ValueError as error:
-        raise ValueError(f"run {str(folder)!r}: {error}") from None
-
-
-def _finding(folder: Path, record: Any, results: Any, config: Any, row: Any) -> Finding:
-    task, recipe = Task.from_dict(results["task"]), Recipe.from_dict(config["final_recipe"])
-    network: Network = network_from_dict(row["network"])
-    trained_for = Task(task.dataset, "clean", task.teacher, task.budget, task.epsilon)
-    measurements = tuple(
-        Measurement.of(attack, task.radius, row["images"][attack], accuracy)
-        for attack, accuracy in row["accuracies"].items()
-    )
-    if row["diverged"]:
-        raise ValueError(f"network {row['name']!r} is not delivered: its training diverged")
-    return Finding(
-        name=row["name"],
-        job=Job(network, trained_for, recipe, config["seed"], split="test"),
-        measurements=measurements,
-        search={
-            "name": row["name"],
-            "task": task.to_dict(),
-            "evaluations": row["evaluations"],
-            "within_budget": row["within_budget"],
-            "command": record["command"],
-            "started": record["started"],
-        },
-        versions=record["versions"],
-        commit=record["commit"],
-        store=str(folder / "store") if config.get("fresh") else config.get("store", "default"),
-    )
 
 
 def trained_weights(finding: Finding, store: Store, run: Path, device: str | None = None) -> tuple[Any, bytes]:
@@ -157,7 +82,7 @@ def trained_weights(finding: Finding, store: Store, run: Path, device: str | Non
         place = getattr(store, "folder", "memory")
         raise MissingWeightsError(
             f"the weights of {finding.name!r} are not in the store {place} (training {key}); "
-            f"`python -m experiments.export {run} --train` trains the network again"
+            f"`python -m experiments.export {run} --train --network {quote(finding.name)}` trains the network again"
         )
     if found is None:
         assert device is not None
@@ -228,7 +153,7 @@ def _balanced(test: ImageSet, count: int) -> torch.Tensor:
 def export(config: Export) -> Path:
     """The whole job; returns the delivered folder."""
     require_formats(config.format)
-    finding = read_finding(config.run, config.network)
+    finding = read_finding(config.run, config.network, config.store)
     store = open_store(finding.store if config.store is None else config.store)
     report, weights = trained_weights(finding, store, config.run, config.device if config.train else None)
     return deliver(finding, report, weights, config.out or config.run / "student", config.format)

@@ -13,6 +13,7 @@ from agents.trial import Trial
 from experiments.comparison import TEST_ATTACKS, Row
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.rendering import draw_stages
+from rcnas_env.whole_files import writing
 
 TEACHER_GREY = "#9aa5b1"
 COLOURS = ("#d1495b", "#00798c", "#edae49", "#30638e", "#6b705c")
@@ -29,7 +30,8 @@ def stages_figure(teacher: NetworkSpec, students: Mapping[str, NetworkSpec], pat
     figure = _figure()
     draw_stages(figure.subplots(1, 2), teacher, dict(students))
     figure.suptitle("What remains of each stage (hatched: robust blocks)", fontsize=10)
-    figure.savefig(path)
+    with writing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def learning_figure(
@@ -57,7 +59,8 @@ def learning_figure(
     right.legend(fontsize=7, frameon=False)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    with writing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def accuracy_figure(rows: Sequence[Row], trials: Mapping[str, Sequence[Trial]], budget: float, path: Path) -> None:
@@ -87,4 +90,5 @@ def accuracy_figure(rows: Sequence[Row], trials: Mapping[str, Sequence[Trial]], 
     right.legend(fontsize=7, frameon=False)
     for axis in (left, right):
         axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    with writing(path) as temporary:
+        figure.savefig(temporary, format="png")

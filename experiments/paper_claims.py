@@ -1,140 +1,67 @@
-"""Verdicts on the paper's claims, from measured tables alone.
+"""Verdicts on the paper's claims, from what was measured alone.
 
-**A comparison** is of two rows in one column: its difference d is value − rival in percentage points for accuracies,
-and for costs (parameters, MACs, hours) 100 · (1 − value / (share · rival)), the saving in percent. Its standard error s
-is √(s_row² + s_rival²), for costs of the saving to first order, where a figure's s is
+**A claim** of accuracies, or of times with deviations, is *confirmed* if more than half of its measured comparisons are
+won and the 95 % interval of the mean of their differences lies above 0 (`experiments.claim_statistics` defines both);
+else *not confirmed*; *untested* if nothing was measured, or only one comparison without a deviation over seeds.
 
-| figure | s |
-|---|---|
-| with a deviation over n seeds | deviation / √n |
-| accuracy p of one seed | √(p (100 − p) / images), p at least half an image away from 0 and 100 |
-| accuracy with neither | unknown: the comparison is not counted as measured |
-| cost without a deviation | 0: parameters and MACs are counted, not estimated |
+Figures without any error, as parameters and MACs are, which are counted, leave nothing to chance: such a claim is
+*confirmed* only if every comparison is won. A mean of what is saved would hide a rival that is smaller.
 
-It is won if d > s, lost if d < −s, else undecided. Where nothing differs, about one in six is won and one in six lost.
-
-**A claim** is *confirmed* if more than half of its measured comparisons are won and the 95 % interval of the mean of
-their d lies above 0; else *not confirmed*; *untested* if nothing was measured, or only one comparison without a
-deviation over seeds. The interval is mean ± the larger of two half-widths, over n comparisons:
-
-- spread, of accuracies only: the paired t-test, t(n − 1) · sd(d) / √n; what the tables would say on other tasks.
-- noise: t(ν) / n · √Σ_g (Σ_{i in g} s_i)². Comparisons of one budget group and data set, g, are of the same trainings
-  and test images, so their errors are added as if they moved together; groups are independent. ν is the smallest of the
-  comparisons' Welch–Satterthwaite degrees of freedom, infinite for binomial errors.
+Claims on the course of a search, on the students' shapes and on the theory are judged by `experiments.convergence`,
+`topology_claims` and `theory_claims`.
 
 Confirmed means: on the tasks, networks and seeds that were measured, not at the paper's scale. Nothing is corrected for
-the number of claims; binomial errors leave out how trainings differ, so single seeds say less than they seem to.
+the number of claims; binomial errors leave out how trainings differ, so single seeds say less than they seem to. Two
+seeds give a difference between one and two degrees of freedom, and t(1) = 12.7: an accuracy claim is hardly ever
+confirmed by two seeds, however often it is won.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
-from scipy import stats
-
-from experiments.claim_list import CLAIMS, CURVES, Claim, Comparison
+from experiments.claim_list import CLAIMS, COSTS, CURVES, Claim
+from experiments.claim_statistics import CONFIDENCE, Difference, Tally, difference, tally
+from experiments.claim_verdict import SHOWN_LOSSES, Outcome, Verdict
 from experiments.convergence import Curves, convergence
 from experiments.result_markdown import ATTACK_NOTES, PERCENT
-from experiments.result_table import Cell, ResultTable
-
-Outcome = Literal["confirmed", "not confirmed", "untested"]
-
-CONFIDENCE = 0.95
-SHOWN_LOSSES = 3
-"""Lost comparisons that the evidence names, the worst first."""
+from experiments.result_table import ResultTable
+from experiments.theory_claims import INEQUALITIES, Findings, judge_theory
+from experiments.topology_claims import PAIRS, Students, judge_topology
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A measured comparison.
-
-    value: d, positive where the claim's row is better: percentage points, or saving in percent.
-    error: its standard error, in the same unit, at least 0.
-    freedom: its degrees of freedom; infinite where no deviation over seeds enters.
-    """
-
-    comparison: Comparison
-    value: float
-    error: float
-    freedom: float
-
-
-@dataclass(frozen=True)
-class Tally:
-    """The comparisons of a claim together; mean and interval in the unit of the differences."""
-
-    won: int
-    lost: int
-    measured: int
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What became of a claim; `tally` is None for an untested one and for the one about curves."""
-
-    claim: Claim
-    outcome: Outcome
-    evidence: str
-    tally: Tally | None = None
-
-
-def judge(tables: Mapping[str, ResultTable], curves: Curves | None = None) -> list[Verdict]:
-    """A verdict on every claim of `experiments.claim_list.CLAIMS`, in their order.
+def judge(
+    tables: Mapping[str, ResultTable],
+    curves: Curves | None = None,
+    students: Students | None = None,
+    theory: Findings | None = None,
+) -> list[Verdict]:
+    """A verdict on every claim of `experiments.claim_list.CLAIMS`, in their order; untested where nothing is given.
 
     Args:
         tables: measured ones by the name of the paper's ("table1" …), rows and columns at the paper's places.
-        curves: "rc-nas" and "r-nas" → best reward after 1, 2, … evaluations on the target task, one list a seed
-            (`experiments.convergence`).
+        curves: "rc-nas" and "r-nas" → best eval accuracy within the budget after 1, 2, … evaluations on the target
+            task, one list a seed (`experiments.convergence`).
+        students: what searches found (`experiments.topology_claims`).
+        theory: what the theory check found (`experiments.theory_claims`).
 
     Raises:
-        ValueError: curves are not as they must be.
+        ValueError: curves or findings are not as they must be.
     """
-    return [_judge_curves(claim, curves) if claim.id == CURVES else _judge(claim, tables) for claim in CLAIMS]
-
-
-def difference(comparison: Comparison, table: ResultTable) -> Difference | None:
-    """The comparison as measured in `table`; None if a figure is missing, has no known error, or saves of nothing."""
-    cell, rival = table.cell(comparison.role, comparison.key), table.cell(comparison.rival, comparison.key)
-    if cell is None or rival is None:
-        return None
-    errors = [_standard_error(each, comparison.unit) for each in (cell, rival)]
-    if errors[0] is None or errors[1] is None:
-        return None
-    if comparison.unit == PERCENT:
-        value, parts = cell.value - rival.value, [errors[0], errors[1]]
-    elif rival.value == 0:
-        return None
-    else:
-        ratio = cell.value / rival.value
-        value = 100 * (1 - ratio / comparison.share)
-        scale = 100 / (comparison.share * rival.value)
-        parts = [scale * errors[0], scale * ratio * errors[1]]
-    return Difference(comparison, value, math.hypot(*parts), _freedom(parts, (cell, rival)))
-
-
-def tally(differences: Sequence[Difference]) -> Tally:
-    """Counts, mean and interval of the module's docstring.
-
-    Raises:
-        ValueError: there are no differences.
-    """
-    if not differences:
-        raise ValueError("differences must be at least one, got none")
-    values = [each.value for each in differences]
-    count, mean = len(values), statistics.fmean(values)
-    half = _noise(differences)
-    if count > 1 and differences[0].comparison.unit == PERCENT:
-        half = max(half, _quantile(count - 1) * statistics.stdev(values) / math.sqrt(count))
-    won = sum(each.value > each.error for each in differences)
-    lost = sum(each.value < -each.error for each in differences)
-    return Tally(won, lost, count, mean, mean - half, mean + half)
+    judged: dict[str, Verdict] = {}
+    for claim in CLAIMS:
+        if claim.untested:
+            judged[claim.id] = Verdict(claim, "untested", claim.untested)
+        elif claim.id == CURVES:
+            judged[claim.id] = _judge_curves(claim, curves)
+        elif claim.id in PAIRS:
+            judged[claim.id] = judge_topology(claim, students)
+        elif claim.id in INEQUALITIES:
+            judged[claim.id] = judge_theory(claim, theory)
+        else:
+            judged[claim.id] = _judge(claim, tables)
+    return list(judged.values())
 
 
 def verdicts_markdown(verdicts: Sequence[Verdict]) -> str:
@@ -143,8 +70,8 @@ def verdicts_markdown(verdicts: Sequence[Verdict]) -> str:
     lines += [f"| {each.claim.statement} | {each.claim.section} | {each.outcome} |" for each in verdicts]
     rule = (
         "Confirmed: more than half of the measured comparisons are won (by more than their standard error), and the"
-        f" {CONFIDENCE:.0%} interval of the mean difference lies above 0, at the scale measured here. The rule in full:"
-        " `experiments/paper_claims.py`."
+        f" {CONFIDENCE:.0%} interval of the mean difference lies above 0, at the scale measured here; of counted sizes,"
+        " which have no error: every comparison is won. The rule in full: `experiments/paper_claims.py`."
     )
     evidence = [f"- **{each.claim.id}**, {each.outcome}: {each.evidence}" for each in verdicts]
     return "\n".join([*lines, "", rule, "", *evidence]) + "\n"
@@ -159,11 +86,18 @@ def _judge(claim: Claim, tables: Mapping[str, ResultTable]) -> Verdict:
     ]
     if not found:
         return Verdict(claim, "untested", f"none of {len(planned)} comparisons was measured.")
-    if len(found) == 1 and math.isinf(found[0].freedom):
+    if len(found) == 1 and math.isinf(found[0].freedom) and claim.units != COSTS:
         return Verdict(claim, "untested", f"one of {len(planned)} comparisons was measured, and that on one seed.")
     result = tally(found)
-    outcome: Outcome = "confirmed" if result.low > 0 and 2 * result.won > result.measured else "not confirmed"
+    outcome: Outcome = "confirmed" if _holds(result, found) else "not confirmed"
     return Verdict(claim, outcome, _evidence(claim, result, found, len(planned), tables), result)
+
+
+def _holds(result: Tally, found: Sequence[Difference]) -> bool:
+    """The rule of the module's docstring."""
+    if all(each.exact for each in found):
+        return result.won == result.measured
+    return result.low > 0 and 2 * result.won > result.measured
 
 
 def _judge_curves(claim: Claim, curves: Curves | None) -> Verdict:
@@ -171,44 +105,6 @@ def _judge_curves(claim: Claim, curves: Curves | None) -> Verdict:
         return Verdict(claim, "untested", "no curves were measured.")
     found = convergence(curves, CONFIDENCE)
     return Verdict(claim, "confirmed" if found.low > 0 and found.earlier > 0.5 else "not confirmed", found.text())
-
-
-def _standard_error(cell: Cell, unit: str) -> float | None:
-    if cell.deviation is not None and cell.seeds is not None:
-        return cell.deviation / math.sqrt(cell.seeds)
-    if unit != PERCENT:
-        return 0.0 if cell.deviation is None else None
-    if cell.images is None:
-        return None
-    half_an_image = 50 / cell.images
-    value = min(max(cell.value, half_an_image), 100 - half_an_image)
-    return math.sqrt(value * (100 - value) / cell.images)
-
-
-def _freedom(parts: Sequence[float], cells: Sequence[Cell]) -> float:
-    """Welch–Satterthwaite: (Σ s²)² / Σ s⁴ / (n − 1), over figures with a deviation in the denominator."""
-    known = [
-        (part, cell.seeds - 1)
-        for part, cell in zip(parts, cells, strict=True)
-        if cell.deviation is not None and cell.seeds is not None
-    ]
-    if not known:
-        return math.inf
-    below = sum(part**4 / degrees for part, degrees in known)
-    return sum(part**2 for part in parts) ** 2 / below if below > 0 else min(degrees for _, degrees in known)
-
-
-def _noise(differences: Sequence[Difference]) -> float:
-    """Half-width of the mean's interval from measurement errors: added within a group, in quadrature across."""
-    sums: dict[tuple[str, str], float] = {}
-    for each in differences:
-        group = each.comparison.trainings
-        sums[group] = sums.get(group, 0.0) + each.error
-    return _quantile(min(each.freedom for each in differences)) * math.hypot(*sums.values()) / len(differences)
-
-
-def _quantile(freedom: float) -> float:
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
 
 
 def _evidence(
@@ -234,6 +130,9 @@ def _evidence(
         if counts:
             span = f"{min(counts):,}" if len(counts) == 1 else f"{min(counts):,} to {max(counts):,}"
             parts.append(f"{what}: {span}")
+    if claim.units == COSTS:
+        headings = {column.group for d in found if (column := tables[d.comparison.table].column(d.comparison.key))}
+        parts.append(f"sizes counted on: {', '.join(sorted(filter(None, headings))) or 'not stated'}")
     losses = sorted((each for each in found if each.value < -each.error), key=lambda each: each.value)[:SHOWN_LOSSES]
     if losses:
         shown = (f"{d.comparison.role} to {d.comparison.rival} at {d.comparison.key} ({d.value:+.1f})" for d in losses)

@@ -39,7 +39,9 @@ from experiments.comparison import TEST_ATTACKS, Candidate, Row, compare, headin
 from experiments.figures import accuracy_figure, learning_figure, stages_figure
 from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
-from experiments.stopping import stoppable
+from experiments.stopping import ended_by_the_system, stoppable
+from experiments.training_engine import training_options
+from experiments.wandb_settings import WandbMode, default_mode
 from rcnas_env.data import DataUnavailableError
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
 from rcnas_env.evaluation.job import Job
@@ -48,6 +50,7 @@ from rcnas_env.presets import teacher_entry
 from rcnas_env.task import Task, TaskBuffers
 from rcnas_env.training.fit import cpu_threads
 from rcnas_env.training.recipe import Recipe
+from rcnas_env.whole_files import write_text
 
 META_TEACHERS = ("WRN-10-1", "WRN-10-2")
 META_ATTACKS = ("clean", "fgsm", "pgd-20")
@@ -84,6 +87,8 @@ class Quickstart:
     formula (seconds, for a look at the machinery and for tests)."""
     ray_address: str | None = None
     """Of the Ray cluster; if not given, $RAY_ADDRESS, else one is started in this process."""
+    time_limit: float | None = None
+    """Seconds that one training or attack may take; it counts as diverged then. Needs workers (docs/faults.md)."""
     device: str = "auto"
     """"auto" (a GPU where there is one), "cpu", "cuda:0", …"""
     meta_iterations: int = 1
@@ -104,8 +109,8 @@ class Quickstart:
     """How the chosen networks are trained to the end."""
     autoattack_images: int = 24
     """Test images that AutoAttack, which takes most of the time, is run on; the other attacks take all."""
-    wandb: Literal["off", "offline", "online"] = "off"
-    """Whether wandb gets the results too."""
+    wandb: WandbMode = field(default_factory=default_mode)
+    """Whether wandb gets the results too; what WANDB_MODE asks for, else not."""
 
 
 def meta_buffers() -> TaskBuffers:
@@ -246,12 +251,10 @@ def run(config: Quickstart) -> Path:
     folder = config.out or new_folder()
     record = RunRecord("quickstart", folder, asdict(config))
     store = open_store(folder / "store" if config.fresh else "default")
-    options: dict[str, dict[str, Any]] = {
-        "trained": {"workers": config.workers, "device": config.device},
-        "ray": {"workers": max(1, config.workers), "address": config.ray_address},
-        "analytic": {},
-    }
-    evaluator = make_engine(config.engine, store, **options[config.engine])
+    options: dict[str, Any] = {}
+    if config.engine != "analytic":
+        options = training_options(config.engine, config.workers, config.device, config.ray_address, config.time_limit)
+    evaluator = make_engine(config.engine, store, **options)
     task = target_task()
     resumed = has_checkpoint(folder / "agent")
     try:
@@ -273,7 +276,7 @@ def run(config: Quickstart) -> Path:
     console.print("Test images: " + ", ".join(headings(rows)) + ".")
     words = verdict(rows, agent.name, [name for name in trials if name != agent.name])
     console.print(f"{words}\nBesides, {agent.name} was meta-trained on {len(rewards)} students of other tasks.")
-    (folder / "table.md").write_text(f"{title}\n\n{markdown(rows)}\n{words}\n", encoding="utf-8")
+    write_text(folder / "table.md", f"{title}\n\n{markdown(rows)}\n{words}\n")
     _figures(folder, task, rewards, trials, rows)
     record.results = {
         "task": task.to_dict(),
@@ -309,16 +312,18 @@ def main() -> int:
         config = replace(config, out=new_folder())
         options = ["--out", str(config.out)]
     kept = "What was trained is in the store, the agent as of its last iteration in the run folder."
-    return stoppable(lambda: _main(config), "quickstart", kept, options)
+    return stoppable(lambda: _main(config, kept, options), "quickstart", kept, options)
 
 
-def _main(config: Quickstart) -> int:
+def _main(config: Quickstart, kept: str, options: Sequence[str]) -> int:
     try:
         with cpu_threads(1):  # this process only waits for the workers, and its own networks are tiny
             run(config)
     except (ValueError, DataUnavailableError) as error:  # CheckpointError too
         print(f"quickstart: error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # DataUnavailableError, which is one, is the command line's
+        return ended_by_the_system(error, "quickstart", kept, options)
     return 0
 
 

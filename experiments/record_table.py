@@ -19,6 +19,7 @@ import tyro
 
 from experiments.progress import progress_bar
 from experiments.stopping import stoppable
+from experiments.training_engine import TrainingEngine, training_options
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.compression import planes_multiple
 from rcnas_env.cost import cost
@@ -83,6 +84,12 @@ class TableRecording:
     """Processes, one training each; 0 for this one."""
     store: str = "default"
     """Folder of the store."""
+    engine: TrainingEngine = "trained"
+    """What trains: processes of its own, or a Ray cluster's workers (docs/scaling.md)."""
+    ray_address: str | None = None
+    """Of the Ray cluster; if not given, $RAY_ADDRESS, else one is started in this process."""
+    time_limit: float | None = None
+    """Seconds that one training or attack may take; it counts as diverged then. Needs workers (docs/faults.md)."""
 
     def __post_init__(self) -> None:
         preset_entry(self.preset)  # raises if there is none of this name
@@ -148,7 +155,8 @@ def record(config: TableRecording) -> int:
     buffers = preset_entry(config.preset).buffers()
     space = StudentSpace(resolve_teacher(config.teacher, buffers.datasets[0]))
     jobs = recorded_jobs(config, space, tuple(buffers.attacks))
-    evaluator = make_engine("trained", open_store(config.store), workers=config.workers, device="cpu")
+    options = training_options(config.engine, config.workers, "cpu", config.ray_address, config.time_limit)
+    evaluator = make_engine(config.engine, open_store(config.store), **options)
     try:
         with progress_bar("students", len(jobs)) as bar:
             for start in range(0, len(jobs), CHUNK):

@@ -15,7 +15,7 @@ ATTACK_NOTES = {
     "student": "Attacks are computed on the row's own network (white box).",
     "teacher": (
         "Attacks are computed on the teacher and transferred to the row's network (Algorithm 2): not white-box"
-        " figures, and not to be compared with them."
+        " figures, and not to be compared with them. The teacher's own row alone is white box."
     ),
     "unclear": (
         "The paper does not say on which network attacks are computed: Algorithm 2 says on the teacher, and the"
@@ -70,13 +70,19 @@ def _digits(value: float, unit: str, printed: bool) -> str:
 def _best(table: ResultTable) -> dict[tuple[str, str], str]:
     """(budget group, column key) → the text of the highest accuracy, where there are two or more to compare."""
     best: dict[tuple[str, str], str] = {}
-    for group in {row.group for row in table.rows}:
+    rows = [row for row in table.rows if not _apart(table, row)]
+    for group in {row.group for row in rows}:
         for column in table.columns:
-            cells = [row.cells[column.key] for row in table.rows if row.group == group and column.key in row.cells]
+            cells = [row.cells[column.key] for row in rows if row.group == group and column.key in row.cells]
             if column.unit == PERCENT and len(cells) > 1:
                 highest = max(cell.value for cell in cells)
                 best[group, column.key] = _digits(highest, PERCENT, bool(table.source))
     return best
+
+
+def _apart(table: ResultTable, row: Row) -> bool:
+    """Whether a row is white box in a table of transferred attacks: the teacher that they are computed on."""
+    return table.attack_source == "teacher" and row.role.rpartition("/")[2] == "teacher"
 
 
 def _beside(
@@ -85,7 +91,11 @@ def _beside(
     """The figure of a place, bold if it reads as the best, and the paper's behind it."""
     cell, printed = row.cells.get(column.key), bool(table.source)
     text = figure_text(cell, column.unit, printed)
-    if cell is not None and best.get((row.group, column.key)) == _digits(cell.value, column.unit, printed):
+    if (
+        cell is not None
+        and not _apart(table, row)
+        and best.get((row.group, column.key)) == _digits(cell.value, column.unit, printed)
+    ):
         text = f"**{text}**"
     theirs = None if reported is None else reported.cell(row.role, column.key)
     if reported is None or theirs is None:
@@ -126,7 +136,7 @@ def _reported_notes(table: ResultTable, reported: ResultTable) -> list[str]:
     places = {
         f"{column.group} at the place of {theirs.group}": None
         for column in table.columns
-        if (theirs := reported.column(column.key)) is not None and theirs.group != column.group
+        if (theirs := reported.column(column.key)) is not None and theirs.group not in ("", column.group)
     }
     where = f"; {', '.join(places)}" if places else ""
     notes = ["", f"In brackets: {reported.source or reported.name}, same row and column{where}."]

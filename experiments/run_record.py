@@ -16,7 +16,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.wandb_settings import history
 from rcnas_env.environment_variables import lent_variables
+from rcnas_env.whole_files import write_text
 
 PACKAGES = ("torch", "torchvision", "gymnasium", "stable-baselines3", "torchattacks", "numpy", "scikit-learn")
 
@@ -104,20 +106,21 @@ class RunRecord:
             "results": self.results,
         }
         path = self.folder / "record.json"
-        path.write_text(json.dumps(record, indent=1, default=str) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(record, indent=1, default=str) + "\n")
         return path
 
     def log_to_wandb(self, mode: Literal["off", "offline", "online"]) -> None:
-        """Send the record's numbers to wandb: configuration, and as summary seconds, results and the run's tables.
+        """Send the record's numbers to wandb: configuration, learning curves, as summary seconds, results and tables.
 
         "off" does nothing, whatever the environment says. Otherwise WANDB_MODE in the environment wins over `mode`, as
         do WANDB_PROJECT and WANDB_NAME over the project "rc-nas" and the folder's name. "offline" keeps all below
         the run folder and does not reach for the network; "online" uploads. All is read before wandb is started, and
-        wandb's run is finished even when logging fails.
+        wandb's run is finished even when logging fails. Where wandb is not installed, cannot be reached, or refuses,
+        a line on standard error says so: what days have computed is in record.json, and does not fail for its sake.
 
         Raises:
             ValueError: a file of tables/ is malformed.
-            wandb.Error: wandb cannot be reached or refuses; record.json stands by then.
+            OSError: there is no room below the run folder.
         """
         if mode == "off":
             return
@@ -131,18 +134,34 @@ class RunRecord:
             json.dumps({"seconds": self.seconds, "results": self.results, "tables": tables}, default=str)
         )
         config = json.loads(json.dumps(dict(self.config), default=str))
+        steps = history(self.results)
         given = os.environ.get("WANDB_MODE")
-        with _wandb_surroundings(self.folder, online=(given or mode) in _UPLOADING):
-            import wandb
+        try:
+            with _wandb_surroundings(self.folder, online=(given or mode) in _UPLOADING):
+                import wandb
 
-            with wandb.init(
-                project=None if os.environ.get("WANDB_PROJECT") else "rc-nas",
-                name=None if os.environ.get("WANDB_NAME") else self.folder.resolve().name,
-                dir=self.folder,
-                mode=None if given else mode,  # None: wandb reads WANDB_MODE itself
-                config=config,
-            ) as run:
-                run.summary.update(numbers)
+                with wandb.init(
+                    project=None if os.environ.get("WANDB_PROJECT") else "rc-nas",
+                    name=None if os.environ.get("WANDB_NAME") else self.folder.resolve().name,
+                    dir=self.folder,
+                    mode=None if given else mode,  # None: wandb reads WANDB_MODE itself
+                    config=config,
+                ) as run:
+                    for step, values in enumerate(steps, start=1):
+                        run.log(values, step=step)
+                    run.summary.update(numbers)
+        except Exception as error:
+            if not _is_of_wandb(error):
+                raise
+            text = f"wandb did not take the results ({' '.join(str(error).split())}); the run's record stands"
+            print(f"{self.name}: {text}: {self.folder / 'record.json'}", file=sys.stderr)
+
+
+def _is_of_wandb(error: Exception) -> bool:
+    """Whether wandb is missing, or the error is one of its own or of the checks of its settings (by pydantic)."""
+    if isinstance(error, ModuleNotFoundError):
+        return error.name == "wandb"
+    return any(each.__module__.partition(".")[0] in ("wandb", "pydantic_core") for each in type(error).__mro__)
 
 
 _UPLOADING = ("online", "run", "shared")

@@ -12,7 +12,9 @@ docs/scaling.md reads them.
 from __future__ import annotations
 
 import json
+import shlex
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -192,7 +194,7 @@ def main() -> None:
     if config.out is not None:
         settings = {**asdict(config), "cost_model": config.cost_model.name, "out": None, "figure": None}
         record = {
-            "command": "python -m experiments.scaling",
+            "command": shlex.join(["python", "-m", "experiments.scaling", *sys.argv[1:]]),
             "config": settings,
             "summary": found,
             "commit": commit(),

@@ -29,13 +29,15 @@ from agents.state_encoder import StateEncoder, pretrain
 from agents.trial import Trial, select
 from agents.vpg import VPG
 from experiments.comparison import Candidate
-from experiments.export import deliver, read_finding, trained_weights
+from experiments.export import deliver, trained_weights
+from experiments.finding_reader import read_finding
 from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
 from experiments.search_final import compare_to_the_end, markdown
 from experiments.search_plan import Plan, Say, announce, duration, read_plan
 from experiments.search_settings import Search, read_arguments
-from experiments.stopping import stoppable
+from experiments.stopping import ended_by_the_system, stoppable
+from experiments.training_engine import training_options
 from rcnas_env.data import DataUnavailableError
 from rcnas_env.delivery import MismatchError
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
@@ -44,6 +46,7 @@ from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import open_store
 from rcnas_env.task import Task
 from rcnas_env.training.fit import cpu_threads
+from rcnas_env.whole_files import write_text
 
 ENCODED = ("vpg", "vpg+")
 """Agents that need a state encoder."""
@@ -145,10 +148,11 @@ def run(config: Search, say: Say = print) -> Path:
     """
     plan = read_plan(config)
     meta_agent(config)
+    options = training_options(config.engine, config.workers, config.device, config.ray_address, config.time_limit)
     announce(config, plan, say)
     record = RunRecord("search", config.folder, asdict(config))
     store = open_store(config.store)
-    evaluator = make_engine("trained", store, workers=config.workers, device=config.device)
+    evaluator = make_engine(config.engine, store, **options)
     try:
         agent = make_searcher(config, plan.task, evaluate_teacher(config, plan, evaluator, say))
         record.phase("teacher")
@@ -166,7 +170,7 @@ def run(config: Search, say: Say = print) -> Path:
     finally:
         evaluator.close()
     words = markdown(rows, plan.attacks)
-    (config.folder / "table.md").write_text(words, encoding="utf-8")
+    write_text(config.folder / "table.md", words)
     say(f"Test accuracy in % ± one standard error, every attack white box:\n\n{words}")
     record.results = {
         "settings": config.deciding(),
@@ -179,6 +183,7 @@ def run(config: Search, say: Say = print) -> Path:
     finding = read_finding(config.folder)
     report, weights = trained_weights(finding, store, config.folder, config.device)
     student = deliver(finding, report, weights, config.folder / "student", config.format)
+    record.log_to_wandb(config.wandb)  # last: the student is there even if wandb is not
     say(f"Delivered: rcnas_env.load_student({str(student)!r}); table and record are in {config.folder}.")
     return student
 
@@ -186,10 +191,11 @@ def run(config: Search, say: Say = print) -> Path:
 def main() -> int:
     """Command line."""
     config = read_arguments(sys.argv[1:], __doc__)
-    return stoppable(lambda: _main(config), "search", "What was trained is in the store.")
+    kept = "What was trained is in the store."
+    return stoppable(lambda: _main(config, kept), "search", kept)
 
 
-def _main(config: Search) -> int:
+def _main(config: Search, kept: str) -> int:
     try:
         with cpu_threads(1):  # this process only waits for the workers, and its own networks are tiny
             run(config)
@@ -199,6 +205,8 @@ def _main(config: Search) -> int:
     except (NothingFoundError, MismatchError) as error:
         print(f"search: error: {error}", file=sys.stderr)
         return 1
+    except OSError as error:  # DataUnavailableError, which is one, is the command line's
+        return ended_by_the_system(error, "search", kept)
     return 0
 
 

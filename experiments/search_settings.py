@@ -14,6 +14,8 @@ from typing import Any, Literal
 import tyro
 
 from experiments.export import Format
+from experiments.training_engine import TrainingEngine
+from experiments.wandb_settings import WandbMode, default_mode
 from rcnas_env.presets import known_presets, preset_entry
 from rcnas_env.training.recipe import Recipe
 
@@ -78,6 +80,14 @@ class Search:
     """Worker processes of one thread each; 0 trains in this process."""
     device: str = "auto"
     """"auto" (a GPU where there is one), "cpu", "cuda:0", …"""
+    engine: TrainingEngine = "trained"
+    """What trains: processes of its own, or a Ray cluster's workers (docs/scaling.md)."""
+    ray_address: str | None = None
+    """Of the Ray cluster; if not given, $RAY_ADDRESS, else one is started in this process."""
+    time_limit: float | None = None
+    """Seconds that one training or attack may take; it counts as diverged then. Needs workers (docs/faults.md)."""
+    wandb: WandbMode = field(default_factory=default_mode)
+    """Whether wandb gets the results too; what WANDB_MODE asks for, else not."""
 
     @property
     def folder(self) -> Path:
@@ -89,7 +99,7 @@ class Search:
 
     def deciding(self) -> dict[str, Any]:
         """The settings on which the result depends, as JSON values."""
-        left_out = ("out", "store", "workers", "device", "format")
+        left_out = ("out", "store", "workers", "device", "format", "engine", "ray_address", "time_limit", "wandb")
         recipes = {"recipe": self.recipe.to_dict(), "final_recipe": self.final_recipe.to_dict()}
         settings = json.loads(json.dumps({**asdict(self), **recipes}, default=str))
         return {name: value for name, value in settings.items() if name not in left_out}

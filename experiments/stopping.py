@@ -50,13 +50,33 @@ def stoppable(work: Callable[[], int], name: str, kept: str, options: Sequence[s
             return work()
         except KeyboardInterrupt as stop:
             number = stop.number if isinstance(stop, Stop) else signal.SIGINT
-            command = shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:], *options])
             print(
                 f"\n{name}: stopped by {signal.Signals(number).name}. {kept} "
-                f"The same command goes on from there:\n    {command}",
+                f"The same command goes on from there:\n    {_again(name, options)}",
                 file=sys.stderr,
             )
             return 128 + number
+
+
+def ended_by_the_system(error: OSError, name: str, kept: str, options: Sequence[str] = ()) -> int:
+    """Say what the system refused a run (a full disk, a folder that is read-only), and how to go on.
+
+    Args:
+        error: says which file; all else as for `stoppable`.
+
+    Returns:
+        The exit code, 1.
+    """
+    print(
+        f"{name}: error: {error}. {kept} "
+        f"Once that is put right, the same command goes on from there:\n    {_again(name, options)}",
+        file=sys.stderr,
+    )
+    return 1
+
+
+def _again(name: str, options: Sequence[str]) -> str:
+    return shlex.join(["python", "-m", f"experiments.{name}", *sys.argv[1:], *options])
 
 
 @contextmanager

@@ -20,7 +20,8 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     The file takes its place when the block ends; of a block that raises nothing is left, and `path` stays as it was.
 
     Raises:
-        OSError: the folder cannot be made or the file not be renamed.
+        OSError: the folder cannot be made or the file not be written or renamed; it names `path`, which those of a
+            full disk do not by themselves.
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -28,9 +29,11 @@ def writing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):  # the first error says what is wrong
             temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and str(error.filename) in ("None", str(temporary)):
+            error.filename = str(target)
         raise
 
 

@@ -10,11 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
 from hypothesis import strategies as st
 from PIL import Image
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 
 from agents.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from agents.vpg import VPG, VPGConfig
@@ -26,7 +23,16 @@ from rcnas_env.data.cifar import CIFAR10_FILES, load_cifar
 from rcnas_env.data.fashion_mnist import CONTENT_SHA256, load_fashion_mnist
 from rcnas_env.data.image_folder import image_folder_entry
 from rcnas_env.data.tiny_imagenet import Counts, load_tiny_imagenet
-from tests.fuzzing_strategies import damaged, documents_as_bytes, files, hostile_files, one_damaged, payload_pickle, put
+from tests.fuzzing_strategies import (
+    damaged,
+    documents_as_bytes,
+    files,
+    hostile_files,
+    odd_weights,
+    one_damaged,
+    payload_pickle,
+    put,
+)
 from tests.fuzzing_surfaces import NETWORKS, Surface
 from tests.landscape import encoder
 
@@ -61,20 +67,7 @@ def _checkpoints(draw: st.DrawFn) -> tuple[Any, Any]:
     settings, weights = _checkpoint_files()
     if draw(st.booleans()):
         return draw(_settings_files()), weights
-    return json.dumps(settings).encode(), draw(files(st.one_of(damaged(weights), _odd_weights(weights))))
-
-
-@st.composite
-def _odd_weights(draw: st.DrawFn, weights: bytes) -> bytes:
-    """Weights with one tensor of another type, shape, name or content."""
-    tensors = load_safetensors(weights)
-    name = draw(st.sampled_from(sorted(tensors)))
-    tensor = tensors.pop(name)
-    odd = (tensor.to(torch.int64), tensor.double(), tensor * float("nan"), tensor[..., :1], tensor[None], tensor.bool())
-    tensors[draw(st.sampled_from((name, name, name, "", "optimizer/0/step", "optimizer/x/y", "encoder/x")))] = draw(
-        st.sampled_from(odd)
-    ).contiguous()
-    return save_safetensors(tensors, metadata=draw(st.sampled_from((None, {"__class__": "os.system"}))))
+    return json.dumps(settings).encode(), draw(files(st.one_of(damaged(weights), odd_weights(weights))))
 
 
 def _checkpoint(value: Any, folder: Path) -> None:

@@ -21,7 +21,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from hypothesis import strategies as st
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
 
 MARKER = Path(tempfile.gettempdir()) / f"rcnas-fuzzing-payload-{os.getpid()}"
 """The folder that the payload makes when it is executed."""
@@ -187,6 +190,21 @@ def damaged(draw: st.DrawFn, content: bytes) -> bytes:
 def one_damaged(contents: Sequence[bytes]) -> st.SearchStrategy[bytes]:
     """One of the files `contents`, damaged."""
     return st.sampled_from(contents).flatmap(damaged)
+
+
+@st.composite
+def odd_weights(draw: st.DrawFn, weights: bytes, metadata: dict[str, str] | None = None) -> bytes:
+    """Weights with one tensor of another type, shape, name or content."""
+    tensors = load_safetensors(weights)
+    name = draw(st.sampled_from(sorted(tensors)))
+    tensor = tensors.pop(name)
+    part = tensor.reshape(-1, *tensor.shape[1:])[:1]  # of a scalar too
+    odd = (tensor.to(torch.int64), tensor.double(), tensor * float("nan"), part, tensor[None], tensor.bool())
+    tensors[draw(st.sampled_from((name, name, name, "", "optimizer/0/step", "optimizer/x/y", "encoder/x")))] = draw(
+        st.sampled_from(odd)
+    ).contiguous()
+    foreign = (metadata or {}) | {"__class__": "os.system"}
+    return save_safetensors(tensors, metadata=draw(st.sampled_from((metadata, foreign))))
 
 
 ODD_FILES = ("directory", "nothing", "dangling link", "link to itself", "link to a folder")

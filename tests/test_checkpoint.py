@@ -109,7 +109,7 @@ def test_a_kill_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, m
         patch.setattr(os, "replace", rename)
         patch.setattr(shutil, "rmtree", die if moment == "tidying" else lambda *a, **k: None)
         if moment == "weights":
-            patch.setattr(agents.checkpoint, "save_file", die)
+            patch.setattr(agents.checkpoint, "save_safetensors", die)
         if moment == "settings":
             patch.setattr(Path, "write_text", die)
         if moment == "tidying":  # the first tidying is before anything is written

@@ -160,6 +160,13 @@ def test_the_readme_s_settings_and_learner_are_taken() -> None:
     namespace["env"].close()
 
 
+def test_the_agents_page_s_learner_on_several_tasks_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    exec(compile(block, "docs/agents.md", "exec"), {})
+    assert -1 <= float(capsys.readouterr().out) <= 2  # a reward
+
+
 @pytest.mark.slow
 def test_the_readme_s_first_step_trains_for_real(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

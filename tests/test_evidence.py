@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import pytest
 
 from experiments.arena_pages import agent_pages
 from experiments.arena_settings import ArenaSettings
+from experiments.claim_list import CLAIMS
+from experiments.judge import THEORY, judge_record, read_findings
+from experiments.paper_claims import verdicts_markdown
 from experiments.reported_tables import load_reported
 from experiments.result_table import ResultTable
 
@@ -179,13 +183,21 @@ def test_the_search_without_a_policy_is_the_record_s() -> None:
 def test_the_results_page_has_the_tables_and_verdicts_of_the_record() -> None:
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     results = json.loads((EVIDENCE / "reproduce-laptop.json").read_text(encoding="utf-8"))["results"]
-    assert len(results["tables"]) >= 11 and len(results["verdicts"]) == 16
+    assert len(results["tables"]) >= 11 and len(results["verdicts"]) == len(CLAIMS)
     for name, found in results["tables"].items():
         table = ResultTable.from_dict(found)
         assert table.markdown(load_reported(name.removesuffix("-through-teacher"))) in page, name
     for verdict in results["verdicts"]:
         claim = verdict["claim"]
         assert f"| {claim['statement']} | {claim['section']} | {verdict['outcome']} |" in page
+
+
+def test_the_verdicts_of_the_record_are_what_the_rules_of_today_make_of_its_cells() -> None:
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    record = json.loads((EVIDENCE / "reproduce-laptop.json").read_text(encoding="utf-8"))
+    verdicts = judge_record(record, read_findings(THEORY))
+    assert json.loads(json.dumps([asdict(each) for each in verdicts])) == record["results"]["verdicts"]
+    assert verdicts_markdown(verdicts) in page
 
 
 def test_the_agents_pages_are_made_from_the_record() -> None:

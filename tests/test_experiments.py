@@ -100,7 +100,7 @@ def test_the_run_leaves_all_that_it_promises(tmp_path: Path, monkeypatch: pytest
         SMALL, out=tmp_path / "run", meta_iterations=2, meta_envs=2, evaluations=5, select="reward", seed=4
     )
     assert run(config) == tmp_path / "run"
-    assert asked == [{"engine": "trained", "workers": 0, "device": "auto"}]
+    assert asked == [{"engine": "trained", "workers": 0, "device": "auto", "time_limit": None}]
     first = assert_complete(tmp_path / "run", config)
     run(config)  # resumed: the checkpoint is whole, the search starts from it again
     again = assert_complete(tmp_path / "run", config)

@@ -23,6 +23,8 @@ from benchmarks.fuzzing import SURFACES, Fuzzing, campaign
 from rcnas_env.architecture import NetworkSpec, named_network, network_from_dict
 from rcnas_env.attacks.progress import AttackProgress, AttackState
 from rcnas_env.cell_architecture import CellNetworkSpec
+from rcnas_env.cost import cost
+from rcnas_env.delivery import DeliveryError, load_student
 from rcnas_env.evaluation.folder_store import FolderStore
 from rcnas_env.strict_json import MOST_NESTED, parse_json
 from rcnas_env.tabular.archive import MOST_BYTES, read_arrays
@@ -31,6 +33,7 @@ from rcnas_env.tabular.table import TABLES
 from rcnas_env.validation import require_integer, require_number
 from tests import fuzzing_surfaces as made
 from tests.fuzzing_files import RECORD, RUN, _checkpoint_files
+from tests.fuzzing_runs import SEARCHERS, agent_files, learner_file, run_files, student_files
 from tests.fuzzing_stores import PROGRESS, _progress_file, _sealed
 from tests.fuzzing_strategies import MARKER, lying_npz, payload_npz, payload_pickle, put
 from tests.fuzzing_surfaces import EVALUATION, Surface, outcome
@@ -86,6 +89,11 @@ def _whole_inputs() -> dict[str, list[Any]]:
         "agent checkpoint": [(json.dumps(settings).encode(), weights)],
         "arena record": [(record, record)],
         "arena run log": [(run, b'{"engine": "tabular"}')],
+        "delivered student": [(json.dumps(student_files()[0]).encode(), student_files()[1])],
+        "searcher file": [(name, json.dumps(agent_files()[name]).encode()) for name in SEARCHERS],
+        "learner file": [learner_file()[1]],
+        "result table": [run_files()["tables/table1.json"]],
+        "report of a run": [{name: json.dumps(value).encode() for name, value in run_files().items()}],
     }
 
 
@@ -182,6 +190,20 @@ def test_a_checkpoint_of_a_huge_encoder_is_refused_before_it_is_made(size: str, 
     (tmp_path / "weights.safetensors").write_bytes(weights)
     with pytest.raises(CheckpointError, match="agent.encoder must have sizes"):
         load_checkpoint(tmp_path)
+
+
+def test_a_student_of_more_weights_than_its_file_is_refused_before_it_is_built(tmp_path: Path) -> None:
+    card, weights = student_files()
+    network = _with_planes(16_384) | {"input": card["network"]["input"]}
+    (tmp_path / "student.json").write_text(json.dumps(card | {"network": network} | cost_of(network)), encoding="utf-8")
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    with pytest.raises(DeliveryError, match="numbers, the network .* parameters"):
+        load_student(tmp_path)
+
+
+def cost_of(network: dict[str, Any]) -> dict[str, int]:
+    found = cost(network_from_dict(network))
+    return {"params": found.params, "macs": found.macs}
 
 
 def test_a_table_of_a_huge_teacher_is_refused_before_it_is_enumerated() -> None:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing.resource_tracker
+import os
+import socket
+import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +17,12 @@ import pytest
 import torch
 
 from benchmarks.hygiene import held, live_step, slope, tabular_step, vector_step
-from rcnas_env.evaluation.store import FolderStore
+from rcnas_env.evaluation.ray_engine import RayEvaluator
+from rcnas_env.evaluation.store import FolderStore, MemoryStore
 from rcnas_env.tabular.env import default_tasks
 from rcnas_env.tabular.table import load_table
 from tests import tiny
+from tests.process_tree import descendants
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="needs /proc to see what is held")
 
@@ -55,6 +62,51 @@ def test_nothing_is_held_after_close(engine: str, tmp_path: Path) -> None:
     busy = episode(tmp_path / "second")
     assert busy - before.processes == options.get("workers", 0)
     assert held() == before
+
+
+def clusters_of_its_own(folder: str, answer: Any) -> None:
+    """In a process that no other cluster knows: start two clusters one after the other, and say what each leaves."""
+    os.environ.update(TMPDIR=folder, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=uuid.uuid4().hex)
+    os.environ.pop("RAY_ADDRESS", None)
+    tempfile.tempdir = None  # read anew
+    found = []
+    for seed in (1, 2):
+        engine = RayEvaluator(MemoryStore(), workers=2)
+        engine.evaluate([tiny.job(seed=seed)])
+        busy = len(descendants(os.getpid())), bool(list(Path(folder).glob("rcnas-*/session_*")))
+        engine.close()
+        names = sorted(path.name for path in Path(folder).iterdir() if not path.name.startswith("torchinductor"))
+        left = sorted(descendants(os.getpid())), names  # torch's own folder aside, empty and one a user
+        found.append((busy, left, held().descriptors, connected()))
+    answer.put(found)
+
+
+def connected() -> list[str]:
+    """The sockets of this process that somebody is at the other end of."""
+    found = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # closed by now, no socket, or nobody is there
+            if os.readlink(f"/proc/self/fd/{descriptor}").startswith("socket:"):
+                with socket.socket(fileno=os.dup(int(descriptor))) as copy:
+                    found.append(str(copy.getpeername()))
+    return found
+
+
+@pytest.mark.slow
+def test_ray_leaves_no_process_no_folder_and_no_connection_after_close() -> None:
+    """The descriptors that stay are Ray's: of each cluster a socket or two that its library no longer uses."""
+    context = multiprocessing.get_context("spawn")
+    with tempfile.TemporaryDirectory(prefix="h-") as folder:  # a short path: Ray's sockets are below it
+        answer = context.Queue()
+        run = context.Process(target=clusters_of_its_own, args=(folder, answer))
+        run.start()
+        first, second = answer.get(timeout=120)
+        run.join(60)
+        assert run.exitcode == 0
+    for (processes, has_folder), left, _, connections in (first, second):
+        assert processes >= 4 and has_folder  # the control store, the raylet, two workers, …
+        assert left == ([], []) and connections == []
+    assert second[2] - first[2] <= 2, (first, second)
 
 
 @pytest.mark.parametrize("step", [tabular_step, lambda: vector_step(4)], ids=["one environment", "four"])

@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import FolderStore, MemoryStore
 from rcnas_env.evaluation.trained import TrainedEvaluator
 from tests import tiny, training_faults
+from tests.process_tree import descendants, ends
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDENT, TEACHER, TRANSFER = tiny.job(), tiny.job(tiny.TEACHER), tiny.job(attack_source="teacher")
@@ -37,22 +37,6 @@ on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="need
 def timeless(evaluation: Evaluation) -> Evaluation:
     """What must be equal to the bit: all but the wall times and where it came from."""
     return dataclasses.replace(evaluation, training_seconds=0.0, attack_seconds=0.0, from_store=False)
-
-
-def alive(process: int) -> bool:
-    """Whether the process is there and not a zombie."""
-    try:
-        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def ends(process: int, seconds: float = 60.0) -> bool:
-    """Whether the process is gone within the time."""
-    deadline = time.monotonic() + seconds
-    while alive(process) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not alive(process)
 
 
 @pytest.fixture(scope="module")
@@ -235,20 +219,6 @@ def refusal(address: str, surroundings: dict[str, str], folder: Path) -> str:
         said = next((line for line in stranger.stderr if "AuthToken" in line), "")
         stranger.kill()
     return said
-
-
-def descendants(process: int) -> set[int]:
-    """The ids of all processes below a process."""
-    parents = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            parents[int(path.parent.name)] = int(path.read_text().rsplit(")", 1)[1].split()[1])
-        except OSError:
-            continue
-    found = {process}
-    while more := {child for child, parent in parents.items() if parent in found} - found:
-        found |= more
-    return found - {process}
 
 
 def listening(processes: set[int]) -> set[str]:

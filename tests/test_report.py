@@ -84,6 +84,23 @@ def test_matrix_shows_its_rows_as_a_table(tmp_path: Path) -> None:
     assert not drawn(page)
 
 
+def test_a_reproduction_s_record_alone_shows_its_tables(tmp_path: Path) -> None:
+    tables = json.loads((EVIDENCE / "reproduce-laptop.json").read_text())["results"]["tables"]
+    html, page = page_of(tmp_path, EVIDENCE / "reproduce-laptop.json")
+    assert len(page.with_attribute("class", "results")) == len(tables) >= 11
+    roles = [found["data-role"] for found in page.with_attribute("data-role")]
+    assert len(roles) == sum(len(table["rows"]) for table in tables.values())
+    assert "93.8 ± 0.6" in page.texts and "2 seeds, 240 images" in html
+    assert "label_headings" not in html, "tables, not trees of them"
+
+
+def test_a_damaged_table_in_a_record_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({"experiment": "reproduce", "results": {"tables": {"table1": {}}}}))
+    with pytest.raises(ValueError, match=r"record.json: results.tables\['table1'\]: table must have the fields"):
+        report(Report((path,), tmp_path / "page.html"))
+
+
 def test_run_folder_shows_all_that_it_holds(whole: tuple[str, Parsed]) -> None:
     html, page = whole
     text = " ".join(page.texts)

@@ -1,4 +1,4 @@
-"""The reproduction of the paper's tables and figures: its plan against the reported tables, and a small real run."""
+"""The reproduction of the paper's tables and figures: a small real run, what it leaves, and its command line."""
 
 from __future__ import annotations
 
@@ -12,25 +12,21 @@ import torch
 from safetensors.torch import load_file
 
 from experiments import reproduce as command
-from experiments.reported_tables import known_reported, load_reported
-from experiments.reproduce import Reproduce, Results, reproduce
-from experiments.reproduction.building import build_table, finals_of, network_labels
-from experiments.reproduction.contents import FIGURES, TABLES, TARGETS
-from experiments.reproduction.drawing import best_so_far, keep_ratios, topology_figure
+from experiments.export import Export, export
+from experiments.reproduce import Reproduce, reproduce
+from experiments.reproduction.building import finals_of
+from experiments.reproduction.contents import TABLES
+from experiments.reproduction.drawing import best_so_far, topology_figure
 from experiments.reproduction.estimate import estimate
-from experiments.reproduction.finals import Measured, final_job, prune_teacher
-from experiments.reproduction.networks import fixed_network
-from experiments.reproduction.plan import make_plan, resolve_targets
-from experiments.reproduction.scale import ATTACKS, GPU, LAPTOP, PAPER, PAPER_BUDGETS, SCALES, Group, Scale
-from experiments.reproduction.searches import (
-    SearchKey,
-    SearchSettings,
-    encoder_of,
-    meta_buffers,
-    search,
-)
+from experiments.reproduction.finals import final_job, prune_teacher
+from experiments.reproduction.plan import make_plan
+from experiments.reproduction.results import Results
+from experiments.reproduction.scale import LAPTOP, Group
+from experiments.reproduction.searches import SearchKey, SearchSettings, encoder_of, search
+from experiments.reproduction.topology import keep_ratios
 from rcnas_env.architecture import NetworkSpec, StageSpec
 from rcnas_env.cost import cost
+from rcnas_env.delivery import load_student
 from rcnas_env.evaluation.job import Job
 from rcnas_env.training.recipe import Recipe
 
@@ -70,96 +66,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Reproduce, Results]:
         device="cpu",
     )
     return config, reproduce(config, TINY)
-
-
-# --- contents against what the paper reports -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", TABLES)
-def test_at_paper_scale_every_reported_cell_has_its_place(name: str) -> None:
-    reported, spec = load_reported(name), TABLES[name]
-    finals = list(finals_of(PAPER, name))
-    places = {(spec.role(final.group, final.entry), f"{final.place}/{final.column.key}") for final in finals}
-    wanted = {(row.role, key) for row in reported.rows for key in row.cells if key not in ("params", "macs")}
-    assert wanted <= places
-    assert spec.sizes == any(key == "params" for row in reported.rows for key in row.cells)
-
-
-def test_every_reported_table_is_a_target_and_the_other_way_round() -> None:
-    assert {target for target in TARGETS if target.startswith("table")} == set(known_reported())
-    assert {target for target in TARGETS if target.startswith("figure")} == set(FIGURES)
-
-
-def test_measured_cells_end_in_the_paper_s_places() -> None:
-    finals = make_plan(LAPTOP, ("table1",), through_teacher=False, missing=("fashion-mnist",)).finals
-    measured = {final: Measured(0.25 + 0.5 * final.seed, 200, 1_000_000, 2_000_000) for final in finals}
-    table = build_table(LAPTOP, "table1", measured, network_labels(LAPTOP), ("fashion-mnist",))
-    cell = table.cell("5G/rc-nas", "cifar10/pgd-20")
-    assert cell is not None
-    assert (cell.value, cell.seeds, cell.images) == (50.0, 2, 200)
-    assert cell.deviation == pytest.approx(50 * 2**0.5 / 2 * 1.0)
-    params = table.cell("10G/teacher", "params")
-    assert params is not None and params.value == 1.0
-    assert not any("cifar100" in key for row in table.rows for key in row.cells)
-    assert "fashion-mnist" in table.caption
-
-
-# --- scales --------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("scale", SCALES.values(), ids=list(SCALES))
-def test_every_fixed_network_of_a_scale_is_valid_and_the_rule_keeps_the_budget(scale: Scale) -> None:
-    for place in scale.datasets:
-        if place == "cifar100" and scale is LAPTOP:
-            continue  # the same groups at another shape
-        for group, entry in scale.groups.items():
-            budget = scale.task(place, group, "clean").budget
-            networks = {role: fixed_network(scale, place, group, role) for role in ("teacher", *entry.rivals)}
-            assert all(network is not None for network in networks.values())
-            if entry.rivals["robustresnet"] == "rule":
-                rule = networks["robustresnet"]
-                assert rule is not None and cost(rule).macs <= budget
-
-
-@pytest.mark.parametrize("group", LAPTOP.groups)
-def test_laptop_s_budgets_are_the_paper_s_shares_of_the_teacher(group: str) -> None:
-    teacher = PAPER.task("cifar10", group, "clean").teacher
-    assert LAPTOP.groups[group].budget == pytest.approx(PAPER_BUDGETS[group] / cost(teacher).macs, abs=5e-4)
-
-
-def test_paper_scale_has_the_paper_s_settings() -> None:
-    assert PAPER.final_recipe.epochs == 100 and PAPER.final_recipe.weight_decay == 2e-4
-    assert (PAPER.search_recipe.epochs, PAPER.search_recipe.n_eval) == (5, 256)
-    assert (PAPER.meta_iterations, PAPER.fine_tune_evaluations) == (100, 10)
-    assert len(meta_buffers(PAPER).base_tasks()) == 3 * 4 * 4  # data × attacks × teachers, a budget each
-
-
-# --- plans ---------------------------------------------------------------------------------------------------------
-
-
-def test_targets_are_put_in_order_and_unknown_ones_refused() -> None:
-    assert resolve_targets(("figure3", "table1")) == ("table1", "figure3")
-    assert resolve_targets(("table1", "all")) == TARGETS
-    with pytest.raises(ValueError, match="targets must be among table1, .*, got 'table8'"):
-        resolve_targets(("table8",))
-    with pytest.raises(ValueError, match="got none"):
-        Reproduce(())
-
-
-@pytest.mark.parametrize("scale", (LAPTOP, GPU, PAPER), ids=lambda scale: scale.name)
-def test_a_plan_repeats_nothing_and_searches_for_all_that_it_measures(scale: Scale) -> None:
-    plan = make_plan(scale, TARGETS, through_teacher=True)
-    for part in (plan.searches, plan.finals, plan.pruned, plan.meta):
-        assert len(part) == len(set(part))
-    assert {final.search for final in plan.finals} - {None} <= set(plan.searches)
-    assert "r-nas" not in plan.meta and all(key.variant == "r-nas" or key.variant in plan.meta for key in plan.searches)
-
-
-def test_tables_share_searches() -> None:
-    first = make_plan(LAPTOP, ("table1",), through_teacher=False, missing=("fashion-mnist",))
-    both = make_plan(LAPTOP, ("table1", "table2"), through_teacher=False, missing=("fashion-mnist",))
-    assert both.searches == first.searches  # Table 2 attacks Table 1's PGD students at other radii
-    assert len(first.searches) == 2 * len(ATTACKS)
 
 
 # --- a small real run ----------------------------------------------------------------------------------------------
@@ -205,15 +111,39 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(run: tuple[Repr
     assert again.tables == results.tables and again.found == results.found
 
 
-def test_after_a_run_the_store_has_all_that_an_estimate_counts(run: tuple[Reproduce, Results]) -> None:
+def test_after_a_run_an_estimate_counts_everything_as_done(run: tuple[Reproduce, Results], tmp_path: Path) -> None:
     config, _ = run
     settings = SearchSettings(TINY, config.folder, store=config.store, device="cpu")
     plan = make_plan(TINY, SMALL_TARGETS, through_teacher=False, missing=("fashion-mnist",))
-    found = estimate(settings, plan)
-    assert found.known == found.stored > 0
-    assert found.trainings["meta-training"] == 5 * len(plan.meta) > 0  # an iteration, an environment, T = 5
-    assert found.trainings["search"] == 2 * len(plan.searches)
-    assert all(found.seconds[phase] > 0 for phase, count in found.trainings.items() if count)
+    before = estimate(replace(settings, folder=tmp_path, store=str(tmp_path / "store")), plan)
+    after = estimate(settings, plan)
+    assert after.known == after.stored > before.known > before.stored == 0
+    assert before.phases["meta-training"].trainings == 5 * len(plan.meta) > 0  # an iteration, an environment, T = 5
+    assert before.phases["searches"].trainings == 2 * len(plan.searches)
+    for name, phase in before.phases.items():
+        assert phase.done == 0 and (phase.seconds > 0) == (phase.trainings > 0)
+        then = after.phases[name]  # students that two searches share are trained once, and known only now
+        assert then.done == then.trainings <= phase.trainings and then.seconds == 0
+
+
+def test_a_student_of_the_run_is_delivered_as_it_was_measured(run: tuple[Reproduce, Results], tmp_path: Path) -> None:
+    config, results = run
+    out = export(Export(config.folder, out=tmp_path / "student", network="rc-nas_cifar10_5G_pgd-20"))
+    student = load_student(out)
+    key = SearchKey("rc-nas", "cifar10", "5G", "pgd-20")
+    assert student.spec == results.found[key].student
+    first = {
+        final.column.key: each for final, each in results.measured.items() if final.search == key and not final.seed
+    }
+    clean, *attacked = student.card.measurements
+    assert clean.attack == "clean" and clean.images == 20
+    assert [each.accuracy for each in attacked] == [each.accuracy for each in first.values()]
+    assert [each.epsilon for each in attacked] == pytest.approx([0.5 * attacked[1].epsilon * n for n in (1, 2, 3, 4)])
+    assert student.card.search["name"] == "rc-nas_cifar10_5G_pgd-20"
+    with pytest.raises(ValueError, match="network must be one of 'rc-nas_cifar10_5G_pgd-20', got None"):
+        export(Export(config.folder))
+    with pytest.raises(ValueError, match="must have the measurements of .*, got none of 4"):
+        export(Export(config.folder, network="rc-nas_cifar10_5G_pgd-20", store=str(tmp_path / "empty")))
 
 
 def test_the_topology_of_searches_is_drawn(run: tuple[Reproduce, Results], tmp_path: Path) -> None:
@@ -297,8 +227,23 @@ def test_the_command_plans_without_training(
     monkeypatch.setattr("sys.argv", ["reproduce", *arguments])
     assert command.main() == 0
     printed = capsys.readouterr().out
-    assert "meta-training" in printed and "minutes of one worker" in printed
+    assert "meta-training" in printed and "minutes left of one worker" in printed
+    assert "WRN-10-1 (teacher)" not in printed and "RobustResNet rule" in printed  # Table 3 trains no teacher
     assert not (tmp_path / "run").exists()
+
+
+def test_the_command_plans_for_a_gpu_without_one_and_without_the_data(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RCNAS_DATA", str(tmp_path))
+    arguments = ["all", "--scale", "gpu", "--dry-run", "--device", "cpu", "--store"] + [str(tmp_path / "store")]
+    monkeypatch.setattr("sys.argv", ["reproduce", *arguments, "--out", str(tmp_path / "run")])
+    assert command.main() == 0
+    printed = capsys.readouterr()
+    assert "5G, cifar10: WRN-28-10 (teacher)" in printed.out and "RobustResNet-A1" in printed.out
+    assert "assumed rate" in printed.out
+    assert "cifar10 is not on this machine" in printed.err and "table7 is left out" in printed.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_refuses_an_unknown_table(

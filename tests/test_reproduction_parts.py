@@ -11,8 +11,10 @@ import pytest
 from agents.checkpoint import CheckpointError
 from experiments.arena_meta import Charge, ChargingEvaluator
 from experiments.reproduction.building import time_table
-from experiments.reproduction.estimate import Prices, layers
-from experiments.reproduction.scale import LAPTOP
+from experiments.reproduction.outline import outline
+from experiments.reproduction.plan import make_plan
+from experiments.reproduction.prices import ASSUMED_TFLOPS, Prices, layers, prices, random_images
+from experiments.reproduction.scale import GPU, LAPTOP
 from experiments.reproduction.searches import Found, SearchKey, SearchSettings, _environments, search
 from rcnas_env.architecture import NetworkSpec, StageSpec
 from rcnas_env.cost import cost
@@ -65,3 +67,35 @@ def test_passes_cost_their_macs_and_a_layer_of_each_batch() -> None:
     assert layers(network) == 3 + 3 + 16 + 3
     expected = 4 * (10 * cost(network).macs * 2e-9 + 3 * 25 * 1e-3)  # ten images in batches of four are three
     assert Prices(2e-9, 1e-3).passes(network, images=10, batch_size=4, count=4) == pytest.approx(expected)
+
+
+def test_what_would_take_a_processor_minutes_is_not_timed_but_assumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> Prices:
+        raise AssertionError("a step was timed")
+
+    monkeypatch.setattr("experiments.reproduction.prices._measured", refuse)
+    teacher = GPU.task("cifar10", "5G", "clean").teacher
+    assumed = prices([teacher], "cifar10", GPU.search_recipe, "cpu")
+    assert (assumed.mac, assumed.layer, assumed.lanes) == (2 / (ASSUMED_TFLOPS * 1e12), 0, False)
+    assert "assumed rate of 30 TFLOP/s" in assumed.source and "not measured" in assumed.source
+    given = prices([LAPTOP.task("cifar10", "5G", "clean").teacher], "digits", LAPTOP.search_recipe, "cpu", tflops=2.0)
+    assert given.mac == 1e-12 and "took" not in given.source
+
+
+def test_steps_are_timed_on_random_images_of_the_data_set_s_shape() -> None:
+    images = random_images("tiny-imagenet", 7)  # whether or not its files are here
+    assert images.pixels.shape == (7, 3, 64, 64) and int(images.labels.max()) < 200
+    recipe = LAPTOP.search_recipe.but(batch_size=4, inner_steps=1)
+    measured = prices([LAPTOP.task("cifar10", "5G", "clean").teacher], "digits", recipe, "cpu")
+    assert measured.mac + measured.layer > 0 and measured.lanes and "timed training steps" in measured.source
+
+
+def test_a_plan_s_outline_names_the_networks() -> None:
+    plan = make_plan(LAPTOP, ("table1", "table9"), through_teacher=False, missing=("fashion-mnist",))
+    lines = outline(LAPTOP, plan).splitlines()
+    assert lines[0] == "table1, table9 at scale laptop"
+    assert "rc-nas 8, r-nas 8" in lines[1]
+    assert lines[3] == (
+        "  5G, digits at the place of cifar10: WRN-10-1 (teacher) by trades, mart, sat, hydra, harp; RobustResNet rule;"
+        " 4 students of rc-nas; 4 students of r-nas"
+    )

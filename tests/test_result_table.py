@@ -187,3 +187,17 @@ def test_every_line_has_every_column_even_with_a_bar_in_a_label() -> None:
     rows = (Row("5G/a", ("a|b",), {}),)
     lines = ResultTable("t", "c", ("Model",), COLUMNS, rows).markdown().splitlines()
     assert {each.count("|") for each in lines if each.startswith("|")} == {len(COLUMNS) + 2}
+
+
+@pytest.mark.parametrize(("attack_source", "bold"), [("student", "90.0"), ("teacher", "70.0")])
+def test_the_teacher_through_which_others_are_attacked_is_in_no_race(attack_source: str, bold: str) -> None:
+    rows = tuple(
+        Row(f"5G/{role}", (role,), {"cifar10/pgd-20": Cell(value, None, 1, 100)})
+        for role, value in (("teacher", 90.0), ("robustresnet", 70.0), ("rc-nas", 60.0))
+    )
+    table = ResultTable("table1", "", ("Model",), (Column("cifar10/pgd-20", "PGD-20"),), rows, attack_source)
+    text = table.markdown()
+    assert [line.strip("| ").split(" | ")[1] for line in text.splitlines() if "**" in line and "|" in line] == [
+        f"**{bold}**"
+    ]
+    assert ("The teacher's own row alone is white box." in text) == (attack_source == "teacher")

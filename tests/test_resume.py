@@ -1,6 +1,6 @@
 """Commands killed by SIGKILL and given again come to the same bits; SIGINT and SIGTERM stop them cleanly. All for real.
 
-Two kills here; twenty more and one in the slow tests, by `benchmarks.kills`.
+Three kills here; twenty more in the slow tests, by `benchmarks.kills`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def interrupts_are_taken() -> Iterator[None]:
     [
         pytest.param(quickstart("--engine", "analytic"), 0, id="meta-training and fine-tuning"),
         pytest.param(arena(*ANALYTIC, "--agents", "rc-nas+", "evolution", "--seeds", "1"), 1, id="comparison"),
-        pytest.param(recording(5, "--workers", "1"), 2, id="table-building", marks=pytest.mark.slow),
+        pytest.param(recording(3, "--workers", "0"), 2, id="table-building"),
     ],
 )
 def test_a_killed_command_given_again_comes_to_the_same_bits(command: Command, seed: int, tmp_path: Path) -> None:

@@ -16,7 +16,11 @@ from typing import Any
 import pytest
 from report_samples import quickstart, sample_table
 
+from experiments.quickstart import Quickstart
+from experiments.reproduce import Reproduce
 from experiments.run_record import RunRecord
+from experiments.search_settings import read_arguments
+from experiments.wandb_settings import history
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = """
@@ -120,6 +124,17 @@ def logged(folder: Path) -> tuple[dict[str, Any], dict[str, Any], int]:
     return summary, config, code
 
 
+def logged_history(folder: Path) -> list[dict[str, Any]]:
+    """What the one offline run below `folder` logged at each step, without what wandb adds."""
+    (path,) = folder.glob("wandb/offline-run-*/*.wandb")
+    steps = []
+    for record in records(path):
+        if record.WhichOneof("record_type") == "history":
+            items = {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+            steps.append({name: value for name, value in items.items() if not name.startswith("_")})
+    return steps
+
+
 def test_offline_keeps_every_number_below_the_run_folder(tmp_path: Path) -> None:
     """WANDB_MODE=offline wins over "online"; nothing reaches for the network; nothing is left in the home."""
     run, home = tmp_path / "run", tmp_path / "home"
@@ -140,6 +155,55 @@ def test_offline_keeps_every_number_below_the_run_folder(tmp_path: Path) -> None
     assert summary["tables"]["table1"]["5G/teacher"]["cifar10/clean"] == table.rows[0].cells["cifar10/clean"].to_dict()
     assert {name: config[name] for name in given["config"]} == given["config"]
     assert list(home.rglob("*")) == []
+    assert logged_history(run) == history(given["results"]) != []
+
+
+def test_history_has_a_step_an_evaluation() -> None:
+    def trial(reward: float, accuracy: float | None, within: bool = True) -> dict[str, Any]:
+        return {"reward": reward, "robust_accuracy": accuracy, "within_budget": within}
+
+    tried = [trial(-1.0, None, False), trial(0.5, 0.4), trial(0.2, 0.6)]
+    assert history({"trials": tried}) == [
+        {"search/best reward": -1.0, "search/best robust accuracy": 0.0},
+        {"search/best reward": 0.5, "search/best robust accuracy": 0.4},
+        {"search/best reward": 0.5, "search/best robust accuracy": 0.6},
+    ]
+    found = history({"curves": {"rc-nas": [[0.1, 0.2], [0.3]]}, "meta_rewards": [0.5], "trials": {"a": tried[1:2]}})
+    assert found == [
+        {
+            "a/best reward": 0.5,
+            "a/best robust accuracy": 0.4,
+            "rc-nas/best robust accuracy, seed 0": 0.1,
+            "rc-nas/best robust accuracy, seed 1": 0.3,
+            "meta-training/reward": 0.5,
+        },
+        {"rc-nas/best robust accuracy, seed 0": 0.2},
+    ]
+    assert history({}) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "mode"),
+    [
+        (None, "off"),
+        ("", "off"),
+        ("disabled", "off"),
+        ("online", "online"),
+        ("offline", "offline"),
+        ("dryrun", "offline"),
+    ],
+)
+def test_the_environment_decides_where_the_command_line_does_not(
+    value: str | None, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if value is not None:
+        monkeypatch.setenv("WANDB_MODE", value)
+    required = ["--teacher", "WRN-16-1", "--dataset", "digits", "--attack", "fgsm", "--budget", "40%"]
+    chosen = read_arguments(required, None)
+    assert Quickstart().wandb == Reproduce(("table1",)).wandb == chosen.wandb == mode
+    refused = read_arguments([*required, "--wandb", "off"], None)
+    assert refused.wandb == "off" and refused.folder == chosen.folder
 
 
 def test_online_by_the_environment_uploads(tmp_path: Path) -> None:
@@ -167,3 +231,48 @@ def test_a_damaged_table_is_refused_before_wandb_starts(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"tables/table1.json: table must be an object"):
         RunRecord("quickstart", tmp_path, {}).log_to_wandb("offline")
     assert not (tmp_path / "wandb").exists()
+
+
+def refused_port() -> int:
+    """A port of this machine at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("own", "why"),
+    [
+        ({"WANDB_API_KEY": "0" * 40, "WANDB_INIT_TIMEOUT": "1"}, "connection refused"),
+        ({}, "No API key configured"),
+        ({"WANDB_MODE": "nonsense"}, "Input should be 'online', 'offline'"),
+    ],
+    ids=["unreachable", "no key", "settings that make no sense"],
+)
+def test_a_run_does_not_fail_because_wandb_does(own: dict[str, str], why: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = started(run, "online", surroundings(tmp_path, refused_port(), **own))
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    (said,) = [line for line in output.splitlines() if line.startswith("quickstart:")]
+    assert said.startswith("quickstart: wandb did not take the results (") and why in said
+    assert said.endswith(f"; the run's record stands: {run / 'record.json'}")
+    assert "Traceback" not in output
+
+
+def test_a_run_does_not_fail_where_wandb_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    RunRecord("reproduce", tmp_path, {}).log_to_wandb("online")
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("reproduce: wandb did not take the results (import of wandb halted")
+
+
+def test_an_error_that_is_not_wandbs_is_raised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(**settings: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("wandb.init", fails)
+    with pytest.raises(MemoryError):
+        RunRecord("reproduce", tmp_path, {}).log_to_wandb("offline")

@@ -94,7 +94,9 @@ def test_the_command_writes_its_figures(tmp_path: Path, monkeypatch: pytest.Monk
     out, figure = tmp_path / "scaling.json", tmp_path / "scaling.png"
     monkeypatch.setattr(sys, "argv", ["scaling", *arguments, "--out", str(out), "--figure", str(figure)])
     scaling.main()
-    found = json.loads(out.read_text())["summary"]
+    record = json.loads(out.read_text())
+    assert record["command"] == f"python -m experiments.scaling {' '.join(sys.argv[1:])}"
+    found = record["summary"]
     assert [row["episodes"] for row in found["by ratio"]] == [1, 4, 8, 32]
     assert all(0 < row["low"] <= row["efficiency"] <= row["high"] for row in found["by ratio"])
     assert figure.read_bytes().startswith(b"\x89PNG")

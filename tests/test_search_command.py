@@ -19,8 +19,10 @@ from agents.state_encoder import StateEncoder
 from agents.trial import Trial
 from agents.vpg import VPG
 from experiments import export, quickstart, search
-from experiments.export import Export, MissingWeightsError, read_finding
+from experiments.export import Export, MissingWeightsError
+from experiments.finding_reader import read_finding
 from experiments.quickstart import Quickstart
+from experiments.run_record import RunRecord
 from experiments.search import NothingFoundError, choose, meta_agent, run
 from experiments.search_plan import cheapest_student, duration, parse_budget, read_plan, training_seconds
 from experiments.search_settings import Search, read_arguments
@@ -182,7 +184,7 @@ def test_a_quickstarts_run_names_its_student_and_job(tmp_path: Path) -> None:
     [
         (None, "must have a record.json: No such file"),
         ("{}", "record.json is of no finished run: no 'experiment'"),
-        ('{"experiment": "matrix"}', "experiment must be one of 'search', 'quickstart', got 'matrix'"),
+        ('{"experiment": "matrix"}', "experiment must be one of 'search', 'quickstart', 'reproduce', got 'matrix'"),
         ("[", "Expecting value"),
     ],
 )
@@ -243,8 +245,22 @@ def test_recipes_are_those_of_the_data_set() -> None:
     assert fashion.format == ("onnx", "safetensors") and set(fashion.format) < set(FORMATS)
 
 
+def test_wandb_gets_the_record_once_the_student_is_there(
+    finished: tuple[Search, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, asked = finished[0], list[str]()
+
+    def ask(record: RunRecord, mode: str) -> None:
+        assert (config.folder / "student" / "student.json").exists() and record.results["trials"]
+        asked.append(mode)
+
+    monkeypatch.setattr(RunRecord, "log_to_wandb", ask)
+    run(replace(config, wandb="offline"), lambda text: None)
+    assert asked == ["offline"]
+
+
 def test_equal_settings_have_the_same_folder_and_others_another() -> None:
-    assert TINY.folder == replace(TINY, workers=2, format=("onnx",)).folder
+    assert TINY.folder == replace(TINY, workers=2, format=("onnx",), wandb="offline").folder
     folders = {replace(TINY, **change).folder for change in ({}, {"seed": 1}, {"budget": "3G"}, {"agent": "vpg"})}
     assert len(folders) == 4
 

@@ -68,3 +68,17 @@ def first_never_ends(started: Path, network: NetworkSpec, job: Job, device: str)
         (started / str(os.getpid())).touch()
         time.sleep(3600)
     return TRAIN(job, device)
+
+
+def meets_others(notes: Path, number: int, others: int, seconds: float = 60.0) -> str:
+    """No training: leave a file, wait for as many as `others` and a second more; the GPU that Ray has lent, as told.
+
+    A second file has when it began and when it ended on the machine's monotonic clock.
+    """
+    begin = time.monotonic()
+    (notes / f"here-{number}").touch()
+    while len(list(notes.glob("here-*"))) < others and time.monotonic() - begin < seconds:
+        time.sleep(0.05)
+    time.sleep(1.0)
+    (notes / f"span-{number}").write_text(f"{begin} {time.monotonic()}")
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "")

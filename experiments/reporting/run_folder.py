@@ -22,7 +22,7 @@ class Run:
     name: the folder's name, or the file's without its suffix.
     record: the JSON object of record.json.
     searches: of searches.json, or else of the record.
-    tables: of tables/*.json, in the order of the files' names.
+    tables: of tables/*.json, in the order of the files' names, or of a lone record.
     texts: Markdown by file name, such as verdicts.md and table.md.
     images: PNG files by name.
     """
@@ -44,7 +44,8 @@ def read_run(path: Path) -> Run:
     """
     if path.is_file():
         record = _record(path)
-        return Run(path.stem, record, searches_of_record(record, path.name))
+        name = path.name
+        return Run(path.stem, record, searches_of_record(record, name), tables_of_record(record, name))
     if not (path / "record.json").is_file():
         raise ValueError(f"run must be a folder with a record.json, or a record's file, got {str(path)!r}")
     record = _record(path / "record.json")
@@ -86,6 +87,29 @@ def read_tables(folder: Path) -> tuple[ResultTable, ...]:
         ValueError: a file is no table; the message names it and the field.
     """
     return tuple(map(_table, sorted((folder / "tables").glob("*.json"))))
+
+
+def tables_of_record(record: Mapping[str, Any], source: str) -> tuple[ResultTable, ...]:
+    """The tables inside a record of `experiments.reproduce`: results.tables, by name; none in another's.
+
+    Args:
+        record: a record.json.
+        source: what errors name the file by.
+
+    Raises:
+        ValueError: a table is malformed; the message names it and the field.
+    """
+    results = record.get("results")
+    tables = results.get("tables") if isinstance(results, Mapping) else None
+    if record.get("experiment") != "reproduce" or not isinstance(tables, Mapping):
+        return ()
+    found = []
+    for name, table in tables.items():
+        try:
+            found.append(ResultTable.from_dict(table))
+        except ValueError as error:
+            raise ValueError(f"{source}: results.tables[{name!r}]: {error}") from None
+    return tuple(found)
 
 
 def _json(path: Path) -> object:

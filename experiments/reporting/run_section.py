@@ -13,7 +13,7 @@ from experiments.reporting.elements import Element, element
 from experiments.reporting.front_chart import front_chart
 from experiments.reporting.markdown_texts import markdown
 from experiments.reporting.result_tables import result_table
-from experiments.reporting.run_folder import Run
+from experiments.reporting.run_folder import Run, tables_of_record
 from experiments.reporting.searches import by_task
 from experiments.reporting.stage_chart import stage_chart
 from experiments.reporting.value_tree import entries, settings_table
@@ -97,9 +97,11 @@ def _images(run: Run) -> list[Element]:
 
 
 def _results(run: Run) -> list[Element]:
-    """What else the record holds, as trees; of trials, the charts' tables show all."""
+    """What else the record holds, as trees; of trials, the charts' tables show all, and tables are there as such."""
     results = run.record.get("results")
-    shown = ("trials", "verdict") if run.searches else ()
+    shown = ["trials", "verdict"] if run.searches else []
+    if run.tables and tables_of_record(run.record, run.name):
+        shown.append("tables")
     trees = entries(results, shown) if isinstance(results, Mapping) else []
     other = {key: value for key, value in run.record.items() if key not in (*_EVIDENCE, "config")}
     if isinstance(results, Mapping):

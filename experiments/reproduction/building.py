@@ -52,7 +52,8 @@ def build_table(
     """
     spec = TABLES[name]
     places, groups = places_of(scale, spec.places, missing), groups_of(scale, name, spec.groups)
-    columns = [Column("params", "#P", "", "M"), Column("macs", "#F", "", "M MACs")] if spec.sizes else []
+    counted = sizes_group(scale, groups, places)
+    columns = [Column("params", "#P", counted, "M"), Column("macs", "#F", counted, "M MACs")] if spec.sizes else []
     for place in places:
         heading = scale.datasets[place]
         for column in columns_of(spec, attack_source):
@@ -69,6 +70,13 @@ def build_table(
     caption = f"{spec.caption}, scale {scale.name}{note}"
     title = name if attack_source == "student" else f"{name}-through-teacher"
     return ResultTable(title, caption, spec.label_headings, tuple(columns), tuple(rows), attack_source)
+
+
+def sizes_group(scale: Scale, groups: Sequence[str], places: Sequence[str]) -> str:
+    """The data sets whose networks parameters and MACs are counted on: those of the first one's budgets."""
+    first = {group: _budgets(scale, group, places)[places[0]] for group in groups}
+    alike = [place for place in places if all(_budgets(scale, g, places)[place] == first[g] for g in groups)]
+    return ", ".join(dict.fromkeys(scale.datasets[place] for place in alike))
 
 
 def _heading(scale: Scale, column: ColumnSpec) -> str:

@@ -170,3 +170,25 @@ def groups_of(scale: Scale, name: str, groups: Sequence[str]) -> tuple[str, ...]
 def places_of(scale: Scale, places: Sequence[str], missing: Sequence[str] = ()) -> tuple[str, ...]:
     """The data sets' places that the scale fills, without those whose data set is among `missing`."""
     return tuple(place for place in places if place in scale.datasets and scale.datasets[place] not in missing)
+
+
+def reason_left_out(scale: Scale, name: str, missing: Sequence[str] = ()) -> str:
+    """Why a target cannot be made, such as the data set that is not there; empty where it can."""
+    places, groups = _extent(name)
+    if not any(place in scale.datasets for place in places):
+        return f"scale {scale.name} has no data set at the place of {' or '.join(places)}"
+    if not groups_of(scale, name, groups):
+        return f"scale {scale.name} has none of its budget groups ({', '.join(groups)})"
+    if not places_of(scale, places, missing):
+        needed = dict.fromkeys(scale.datasets[place] for place in places if place in scale.datasets)
+        return f"it needs {' or '.join(needed)}, which is not wanted or not here (docs/data.md)"
+    return ""
+
+
+def _extent(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Places and budget groups of a target in the paper; Table 4 has all of both."""
+    if name in TABLES:
+        return TABLES[name].places, TABLES[name].groups
+    if name in FIGURES:
+        return FIGURES[name][:2]
+    return _CIFAR + _TINY, _ALL

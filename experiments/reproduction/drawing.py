@@ -14,7 +14,8 @@ from matplotlib.ticker import MaxNLocator
 from agents.scaling_rule import scaling_rule
 from experiments.figures import COLOURS, TEACHER_GREY
 from experiments.reproduction.searches import Found, SearchKey
-from rcnas_env.architecture import NetworkSpec
+from experiments.reproduction.topology import depths, keep_ratios, stage_shares, widths
+from rcnas_env.whole_files import writing
 
 STUDENT, RULE = COLOURS[0], COLOURS[1]
 
@@ -36,19 +37,19 @@ def topology_figure(found: Sequence[Found], path: Path) -> None:
         _topology_row(axes, each)
     handles, labels = grid[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
-    figure.savefig(path)
+    with writing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def _topology_row(axes: Sequence[Axes], found: Found) -> None:
     teacher, student = found.task.teacher, found.student
     rule = scaling_rule(found.task.budget, teacher)
     networks = (("teacher", teacher, TEACHER_GREY), ("RobustResNet rule", rule, RULE), ("RC-NAS", student, STUDENT))
-    for axis, (what, value) in zip(axes, (("blocks", _depths), ("planes", _widths)), strict=False):
+    for axis, (what, value) in zip(axes, (("blocks", depths), ("planes", widths)), strict=False):
         for position, (name, network, colour) in enumerate(networks):
             axis.bar(np.arange(3) + 0.27 * (position - 1), value(network), 0.25, color=colour, label=name)
         axis.set_title(f"{found.key.group}, {found.task.dataset}, {found.key.attack}: {what}", fontsize=8)
-    kept = np.array(_depths(student)) * _widths(student) / (np.array(_depths(teacher)) * _widths(teacher))
-    axes[2].bar(np.arange(3), 100 * kept, 0.5, color=STUDENT)
+    axes[2].bar(np.arange(3), [100 * share for share in stage_shares(teacher, student)], 0.5, color=STUDENT)
     axes[2].axhline(100, color=TEACHER_GREY, linestyle="--")
     axes[2].set_title("blocks × planes kept, % of the teacher's", fontsize=8)
     axes[0].yaxis.set_major_locator(MaxNLocator(integer=True))  # there is no half of a block
@@ -76,7 +77,8 @@ def curves_figure(curves: Mapping[str, Sequence[Sequence[float]]], path: Path, t
     axis.set(title=title, xlabel="students tried on the target task", ylabel="best eval accuracy so far, %")
     axis.legend(fontsize=8, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
+    with writing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def ratios_figure(found: Sequence[Found], path: Path) -> None:
@@ -93,16 +95,8 @@ def ratios_figure(found: Sequence[Found], path: Path) -> None:
     axis.set(ylabel="share kept (last: width to depth)")
     axis.legend(fontsize=7, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-
-
-def keep_ratios(teacher: NetworkSpec, student: NetworkSpec) -> dict[str, float]:
-    """Depth and width kept in each of the three stages, and the share of all width kept to that of all depth."""
-    depth = [kept / whole for kept, whole in zip(_depths(student), _depths(teacher), strict=True)]
-    wide = [kept / whole for kept, whole in zip(_widths(student), _widths(teacher), strict=True)]
-    total = (sum(_widths(student)) / sum(_widths(teacher))) / (sum(_depths(student)) / sum(_depths(teacher)))
-    named = {f"depth {stage + 1}": value for stage, value in enumerate(depth)}
-    return {**named, **{f"width {stage + 1}": value for stage, value in enumerate(wide)}, "width : depth": total}
+    with writing(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def curves_of(found: Mapping[SearchKey, Found], place: str, group: str, attack: str) -> dict[str, list[list[float]]]:
@@ -112,14 +106,6 @@ def curves_of(found: Mapping[SearchKey, Found], place: str, group: str, attack: 
         if key.variant in ("rc-nas", "r-nas") and (key.place, key.group, key.attack) == (place, group, attack):
             curves.setdefault(key.variant, []).append(best_so_far(found[key]))
     return curves
-
-
-def _depths(network: NetworkSpec) -> list[int]:
-    return [stage.depth for stage in network.stages]
-
-
-def _widths(network: NetworkSpec) -> list[int]:
-    return [stage.planes for stage in network.stages]
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -1,180 +1,206 @@
-"""What a plan would train, how long that takes, and what the store has of it already.
-
-The cost model: a forward or backward pass of a network on a batch takes (MACs of the batch) · p + (layers) · q seconds.
-p and q come from timing one step of real training on two networks of the plan, on the machine and device at hand; they
-do not know about attacks that end early, so that the estimate is of the order, not of the minute.
-"""
+"""What a plan would train, what of it the store and the run folder have, and how long the rest takes."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import nnls
 
 import rcnas_env
+from agents.checkpoint import has_checkpoint, load_checkpoint
+from experiments.arena_meta import Charge
+from experiments.reproduction.finals import Final, final_job, pruned_figures
 from experiments.reproduction.plan import Plan
+from experiments.reproduction.prices import Prices, passes_of, prices
 from experiments.reproduction.scale import Scale
-from experiments.reproduction.searches import SearchSettings, meta_buffers
-from rcnas_env.architecture import Network, NetworkSpec
-from rcnas_env.cost import cost
-from rcnas_env.data import dataset_entry, load_splits
+from experiments.reproduction.searches import Found, SearchKey, SearchSettings, meta_buffers, read_search, teacher_jobs
+from rcnas_env.architecture import Network
+from rcnas_env.data import dataset_entry
 from rcnas_env.evaluation.folder_store import FolderStore
 from rcnas_env.evaluation.job import Job
-from rcnas_env.evaluation.store import open_store
-from rcnas_env.evaluation.trained import resolve_device
-from rcnas_env.networks import build
-from rcnas_env.training.fit import cpu_threads, fit
+from rcnas_env.evaluation.store import Store, open_store
+from rcnas_env.task import Task
 from rcnas_env.training.recipe import Recipe
 
 ATTACK_PASSES = {"clean": 1, "fgsm": 3, "pgd-20": 41, "cw-40": 81, "autoattack": 1_500, "auto-lite": 600}
 """Forward and backward passes an image, roughly; others count as auto-lite."""
 STUDENT_SHARE = 0.6
 """Cost of a student as a share of its teacher's, on average; the policy decides, and is not known yet."""
-TIMED_BATCHES = 3
+TEST_IMAGES = 10_000
+"""Of the paper's data sets and Fashion-MNIST, where a recipe takes them all; smaller data sets have a sixth as many as
+training images, roughly."""
 
 
 @dataclass(frozen=True)
-class Prices:
-    """Seconds a MAC, and seconds a layer of a pass."""
+class Phase:
+    """Trainings of a phase, how many of them are done, and seconds of one worker that the rest takes, attacks too."""
 
-    mac: float
-    layer: float
-
-    def passes(self, network: Network, images: int, batch_size: int, count: float) -> float:
-        """Seconds of `count` passes over `images` images in batches."""
-        batches = -(-images // batch_size)
-        return count * (images * cost(network).macs * self.mac + batches * layers(network) * self.layer)
+    trainings: int
+    done: int
+    seconds: float
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Trainings and seconds of one worker, by phase, and how many of the known jobs the store has."""
+    """Phases by name, and how many of the final evaluations whose networks are known the store has."""
 
-    trainings: dict[str, int]
-    seconds: dict[str, float]
+    phases: Mapping[str, Phase]
     known: int
     stored: int
+    prices: Prices
 
     def text(self, workers: int) -> str:
         """The estimate in words."""
-        lines = [f"{'phase':<24}{'trainings':>10}{'minutes of one worker':>24}"]
-        for phase, count in self.trainings.items():
-            lines.append(f"{phase:<24}{count:>10}{self.seconds[phase] / 60:>24.1f}")
-        whole = sum(self.seconds.values())
-        lines.append(f"{'all':<24}{sum(self.trainings.values()):>10}{whole / 60:>24.1f}")
-        lines.append(f"With {max(1, workers)} workers about {whole / 60 / max(1, workers):.0f} minutes.")
-        lines.append(f"Of the {self.known} final evaluations known before the search the store has {self.stored}.")
+        lines = [f"{'phase':<20}{'trainings':>10}{'done':>8}{'minutes left of one worker':>28}"]
+        parts = self.phases.values()
+        whole = Phase(sum(p.trainings for p in parts), sum(p.done for p in parts), sum(p.seconds for p in parts))
+        for name, each in {**self.phases, "all": whole}.items():
+            lines.append(f"{name:<20}{each.trainings:>10}{each.done:>8}{each.seconds / 60:>28.1f}")
+        lines.append(self.prices.source)
+        lanes = max(1, workers) if self.prices.lanes else 1
+        where = f"With {lanes} workers" if self.prices.lanes else "On one such device"
+        minutes = whole.seconds / 60 / lanes
+        lines.append(f"{where} about {f'{minutes:.0f} minutes' if minutes < 300 else f'{minutes / 60:,.0f} hours'}.")
+        lines.append(f"Of the {self.known} final evaluations of known networks the store has {self.stored}.")
         return "\n".join(lines)
 
 
-def layers(network: Network) -> int:
-    """Layers of a network, roughly: three a block, eight a robust block, twenty a cell."""
-    if isinstance(network, NetworkSpec):
-        return 3 + sum(stage.depth * (8 if stage.robust else 3) for stage in network.stages)
-    return 3 + 20 * network.layers
+def estimate(settings: SearchSettings, plan: Plan, tflops: float | None = None) -> Estimate:
+    """Estimate a plan on this machine, after timing a few steps, or at an assumed rate (`prices`)."""
+    scale, store = settings.scale, open_store(settings.store)
+    price = _price(settings, plan, tflops)
+    found = {key: each for key in plan.searches if (each := read_search(settings.folder, key)) is not None}
+    jobs = _distinct(job for final in plan.finals if (job := known_job(scale, final, found)) is not None)
+    phases = {
+        "teachers of searches": _jobs(price, store, _search_teachers(settings, plan, found)),
+        "meta-training": _meta_training(price, settings, plan),
+        "searches": _searches(price, scale, plan, found),
+        "finals": _finals(price, scale, store, plan, found, jobs),
+        "pruning": _pruning(price, settings, plan),
+    }
+    stored = sum(_has(store, "evaluations", job.key) for job in jobs)
+    return Estimate(phases, len(jobs), stored, price)
 
 
-def measure_prices(networks: Sequence[Network], dataset: str, recipe: Recipe, device: str = "auto") -> Prices:
-    """Time a few training steps of the smallest and the largest network; p and q by non-negative least squares."""
-    data = load_splits(dataset, recipe.n_eval).train
-    few = data.subset(_first(TIMED_BATCHES * recipe.batch_size, len(data)))
-    chosen = sorted(set(networks), key=lambda network: cost(network).macs)
-    chosen = [chosen[0], chosen[-1]]
-    short, target = recipe.but(epochs=1, n_train=None), resolve_device(device)
-    rows, seconds = [], []
-    for network in chosen:
-        batches, per_image = -(-len(few) // recipe.batch_size), passes_of(recipe)
-        for _ in range(2):  # the first is slower: kernels are chosen, memory is asked for
-            start = time.perf_counter()
-            with cpu_threads(recipe.threads):
-                fit(build(network).to(target), few, short, dataset_entry(dataset).epsilon, 0, target)
-            elapsed = time.perf_counter() - start
-        rows.append([per_image * len(few) * cost(network).macs, per_image * batches * layers(network)])
-        seconds.append(elapsed)
-    scale = np.max(rows, axis=0)
-    price, _ = nnls(np.asarray(rows) / scale, np.asarray(seconds))
-    return Prices(float(price[0] / scale[0]), float(price[1] / scale[1]))
-
-
-def passes_of(recipe: Recipe) -> float:
-    """Forward and backward passes an image of one epoch: two an inner step, three for each of the two outer batches."""
-    return 2 * recipe.inner_steps + 6
-
-
-def estimate(settings: SearchSettings, plan: Plan) -> Estimate:
-    """Estimate a plan on this machine, after timing a few steps."""
+def _price(settings: SearchSettings, plan: Plan, tflops: float | None) -> Prices:
+    """The price of passes, by networks of the data set that comes first in the plan."""
     scale = settings.scale
-    fixed = plan.fixed_jobs(scale)
-    teachers = [scale.task(key.place, key.group, "clean").teacher for key in plan.searches]
-    networks = [job.network for job in fixed] or teachers
-    dataset = next(name for name in scale.datasets.values() if name not in plan.missing)
-    shape = dataset_entry(dataset).input
-    prices = measure_prices([n for n in networks if n.input == shape], dataset, scale.search_recipe, settings.device)
-    store = open_store(settings.store)
-    stored = sum(store.load_evaluation(job.key) is not None for job in fixed) if isinstance(store, FolderStore) else 0
-    trainings, seconds = {}, {}
-    steps = scale.meta_iterations * scale.meta_envs * rcnas_env.META_EPISODE_STEPS
-    meta_tasks = meta_buffers(scale, plan.missing).base_tasks() if plan.meta else ()
-    trainings["meta-training"] = steps * len(plan.meta)
-    share = [_student_seconds(prices, scale, task.teacher, task.dataset, task.attack) for task in meta_tasks]
-    seconds["meta-training"] = trainings["meta-training"] * float(np.mean(share)) if share else 0.0
-    trainings["search"] = scale.fine_tune_evaluations * len(plan.searches)
-    seconds["search"] = scale.fine_tune_evaluations * sum(
-        _student_seconds(prices, scale, task.teacher, task.dataset, task.attack)
-        for task in (scale.task(k.place, k.group, scale.search_attack(k.attack)) for k in plan.searches)
-    )
-    trainings["finals"], seconds["finals"] = _finals(prices, scale, plan, fixed)
-    trainings["pruning"] = len(plan.prunings)
-    seconds["pruning"] = sum(_pruning_seconds(prices, scale, cells[0]) for cells in plan.prunings.values())
-    return Estimate(trainings, seconds, len(fixed), stored)
+    networks: list[tuple[str, Network]] = [(job.task.dataset, job.network) for job in plan.fixed_jobs(scale)]
+    groups = [(key.place, key.group) for key in plan.searches] + [(final.place, final.group) for final in plan.pruned]
+    tasks = (scale.task(place, group, "clean") for place, group in groups)
+    networks += [(task.dataset, task.teacher) for task in tasks]
+    first = networks[0][0]
+    chosen = [network for dataset, network in networks if dataset == first]
+    return prices(chosen, first, scale.search_recipe, settings.device, tflops)
 
 
-def _student_seconds(prices: Prices, scale: Scale, teacher: NetworkSpec, dataset: str, attack: str) -> float:
-    recipe = scale.recipes(dataset)[0]
-    return STUDENT_SHARE * (
-        _training_seconds(prices, teacher, dataset, recipe)
-        + prices.passes(teacher, recipe.n_eval, recipe.attack_batch_size, ATTACK_PASSES.get(attack, 600))
-    )
+def known_job(scale: Scale, final: Final, found: Mapping[SearchKey, Found]) -> Job | None:
+    """The job of a final whose network is known: fixed, or found by a search that is done; None before that."""
+    return None if final.search is not None and final.search not in found else final_job(scale, final, found)
 
 
-def _training_seconds(prices: Prices, network: Network, dataset: str, recipe: Recipe) -> float:
+def _has(store: Store, kind: str, key: str) -> bool:
+    """Whether there are files under the key; they are not read, for weights may be hundreds of megabytes."""
+    if not isinstance(store, FolderStore):
+        return False
+    return all(path.exists() for path in store.paths(kind, key))  # type: ignore[arg-type]
+
+
+def _distinct(jobs: Iterator[Job]) -> list[Job]:
+    return list({job.key: job for job in jobs}.values())
+
+
+def _jobs(price: Prices, store: Store, jobs: Sequence[Job]) -> Phase:
+    """Trainings and attacks of known jobs. What is evaluated needs no training any more."""
+    left = [job for job in jobs if not _has(store, "evaluations", job.key)]
+    keys = {job.training_key for job in jobs}
+    wanted = {job.training_key: job for job in left if not _has(store, "trainings", job.training_key)}
+    seconds = sum(_training(price, job.network, job.task.dataset, job.recipe) for job in wanted.values())
+    return Phase(len(keys), len(keys) - len(wanted), seconds + sum(_attack(price, job) for job in left))
+
+
+def _search_teachers(settings: SearchSettings, plan: Plan, found: Mapping[SearchKey, Found]) -> list[Job]:
+    """The teachers, whose accuracy every reward is measured by, trained and attacked as students are in the search."""
+    scale = settings.scale
+    jobs = teacher_jobs(settings, meta_buffers(scale, plan.missing)) if plan.searches else []
+    for key in plan.searches:
+        if key not in found:
+            task = scale.task(key.place, key.group, scale.search_attack(key.attack))
+            jobs.append(Job(task.teacher, task, scale.recipes(task.dataset)[0], settings.seed))
+    return _distinct(iter(jobs))
+
+
+def _meta_training(price: Prices, settings: SearchSettings, plan: Plan) -> Phase:
+    """A student a step; what a checkpoint has done is done."""
+    scale, done = settings.scale, 0
+    an_iteration = scale.meta_envs * rcnas_env.META_EPISODE_STEPS
+    for variant in plan.meta:
+        path = settings.folder / "meta" / variant
+        done += load_checkpoint(path)[0].iteration * an_iteration if has_checkpoint(path) else 0
+    trainings = scale.meta_iterations * an_iteration * len(plan.meta)
+    if not trainings:
+        return Phase(0, 0, 0.0)
+    tasks = meta_buffers(scale, plan.missing).base_tasks()
+    mean = float(np.mean([_student(price, task, scale.search_recipe) for task in tasks]))
+    return Phase(trainings, done, (trainings - done) * mean)
+
+
+def _searches(price: Prices, scale: Scale, plan: Plan, found: Mapping[SearchKey, Found]) -> Phase:
+    seconds = 0.0
+    for key in plan.searches:
+        if key not in found:
+            task = scale.task(key.place, key.group, scale.search_attack(key.attack))
+            recipe = scale.recipes(task.dataset)[0]
+            seconds += scale.fine_tune_evaluations * _student(price, task, recipe)
+    each = scale.fine_tune_evaluations
+    return Phase(each * len(plan.searches), each * len(found), seconds)
+
+
+def _finals(
+    price: Prices, scale: Scale, store: Store, plan: Plan, found: Mapping[SearchKey, Found], jobs: Sequence[Job]
+) -> Phase:
+    """Known networks as they are; students that are still to be found as shares of their teachers."""
+    known, seconds = _jobs(price, store, jobs), 0.0
+    unknown = [final for final in plan.finals if final.search is not None and final.search not in found]
+    trained = set[tuple[SearchKey, int]]()
+    for final in unknown:
+        key, task = final.search, scale.task(final.place, final.group, "clean")
+        assert key is not None
+        job = final_job(scale, final, {key: Found(key, task, (), task.teacher, Charge(0, 0.0))})
+        assert job is not None
+        if (key, final.seed) not in trained:
+            trained.add((key, final.seed))
+            seconds += STUDENT_SHARE * _training(price, job.network, job.task.dataset, job.recipe)
+        seconds += STUDENT_SHARE * _attack(price, job)
+    return Phase(known.trainings + len(trained), known.done, known.seconds + seconds)
+
+
+def _pruning(price: Prices, settings: SearchSettings, plan: Plan) -> Phase:
+    """Three phases of the final recipe's length for each teacher, and its attacks."""
+    done, seconds = 0, 0.0
+    for cells in plan.prunings.values():
+        kept = pruned_figures(settings.folder, cells[0])
+        if all(final.column.key in kept for final in cells):
+            done += 1
+            continue
+        jobs = [job for final in cells if (job := final_job(settings.scale, final, {})) is not None]
+        seconds += 3 * _training(price, jobs[0].network, jobs[0].task.dataset, jobs[0].recipe)
+        seconds += sum(_attack(price, job) for job in jobs)
+    return Phase(len(plan.prunings), done, seconds)
+
+
+def _student(price: Prices, task: Task, recipe: Recipe) -> float:
+    job = Job(task.teacher, task, recipe)
+    return STUDENT_SHARE * (_training(price, task.teacher, task.dataset, recipe) + _attack(price, job))
+
+
+def _training(price: Prices, network: Network, dataset: str, recipe: Recipe) -> float:
     images = recipe.n_train or dataset_entry(dataset).training_images - recipe.n_eval
-    return recipe.epochs * prices.passes(network, images, recipe.batch_size, passes_of(recipe))
+    return recipe.epochs * price.passes(network, images, recipe.batch_size, passes_of(recipe))
 
 
-def _job_seconds(prices: Prices, job: Job, share: float = 1.0) -> float:
-    images = job.recipe.n_test or 250
-    count = ATTACK_PASSES.get(job.task.attack, 600)
-    return share * prices.passes(job.network, images, job.recipe.attack_batch_size, count)
-
-
-def _finals(prices: Prices, scale: Scale, plan: Plan, fixed: Sequence[Job]) -> tuple[int, float]:
-    trained = {job.training_key: job for job in fixed}
-    seconds = sum(_training_seconds(prices, job.network, job.task.dataset, job.recipe) for job in trained.values())
-    seconds += sum(_job_seconds(prices, job) for job in fixed)
-    searched = {(final.search, final.seed): final for final in plan.finals if final.search is not None}
-    for final in searched.values():
-        task = scale.task(final.place, final.group, final.column.attack)
-        job = Job(task.teacher, task, scale.recipes(task.dataset)[1], final.seed, split="test")
-        seconds += STUDENT_SHARE * _training_seconds(prices, job.network, task.dataset, job.recipe)
-        seconds += _job_seconds(prices, job, STUDENT_SHARE)
-    return len(trained) + len(searched), seconds
-
-
-def _pruning_seconds(prices: Prices, scale: Scale, final: object) -> float:
-    place, group = final.place, final.group  # type: ignore[attr-defined]
-    task = scale.task(place, group, "clean")
-    recipe = scale.recipes(task.dataset)[1]
-    attacks = sum(ATTACK_PASSES[attack] for attack in ("clean", "pgd-20", "cw-40"))
-    return 3 * _training_seconds(prices, task.teacher, task.dataset, recipe) + prices.passes(
-        task.teacher, 250, recipe.attack_batch_size, attacks
-    )
-
-
-def _first(count: int, available: int):  # type: ignore[no-untyped-def]
-    import torch
-
-    return torch.arange(min(count, available))
+def _attack(price: Prices, job: Job) -> float:
+    every = min(TEST_IMAGES, dataset_entry(job.task.dataset).training_images // 6)
+    images = job.recipe.n_eval if job.split == "eval" else job.recipe.n_test or every
+    return price.passes(job.network, images, job.recipe.attack_batch_size, ATTACK_PASSES.get(job.task.attack, 600))

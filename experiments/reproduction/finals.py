@@ -109,8 +109,7 @@ def prune_teacher(
     Returns:
         Column key → figures; the sizes are of the weights that are not zero.
     """
-    path = folder / "pruned" / f"{pruned_name(final)}.json"
-    known = _read(path)
+    path, known = _pruned_path(folder, final), pruned_figures(folder, final)
     if all(column.key in known for column in columns):
         return known
     task = scale.task(final.place, final.group, "clean")
@@ -142,7 +141,13 @@ def prune_teacher(
     return known
 
 
-def _read(path: Path) -> dict[str, Measured]:
+def pruned_figures(folder: Path, final: Final) -> dict[str, Measured]:
+    """What the run folder has of a pruned teacher: column key → figures."""
+    path = _pruned_path(folder, final)
     if not path.exists():
         return {}
     return {key: Measured(**value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def _pruned_path(folder: Path, final: Final) -> Path:
+    return folder / "pruned" / f"{pruned_name(final)}.json"

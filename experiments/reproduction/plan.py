@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from experiments.reproduction.building import THROUGH_TEACHER, finals_of
-from experiments.reproduction.contents import FIGURES, TABLES, TARGETS, groups_of, places_of
+from experiments.reproduction.contents import FIGURES, TABLES, TARGETS, groups_of, places_of, reason_left_out
 from experiments.reproduction.finals import Final, final_job, pruned_name
 from experiments.reproduction.networks import fixed_network
 from experiments.reproduction.scale import ATTACKS, Scale
@@ -22,7 +22,8 @@ ALL = "all"
 class Plan:
     """What is to be done, without repetitions, in order.
 
-    missing: data sets whose files are not here.
+    targets: what is made.
+    missing: data sets whose files are not here, or that are not wanted.
     meta: variants that are meta-trained.
     finals: cells that a fixed or searched network is trained for.
     pruned: cells of pruned teachers.
@@ -34,6 +35,8 @@ class Plan:
     searches: tuple[SearchKey, ...]
     finals: tuple[Final, ...]
     pruned: tuple[Final, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """Wanted targets that cannot be made, and why."""
 
     @property
     def prunings(self) -> dict[str, tuple[Final, ...]]:
@@ -62,6 +65,29 @@ def resolve_targets(targets: Sequence[str]) -> tuple[str, ...]:
     return TARGETS if ALL in targets else tuple(target for target in TARGETS if target in targets)
 
 
+def unwanted_datasets(scale: Scale, wanted: Sequence[str]) -> tuple[str, ...]:
+    """Data sets of the scale that are not among the `wanted` ones, if any are named.
+
+    Raises:
+        ValueError: a wanted one is not of the scale.
+    """
+    names = tuple(dict.fromkeys(scale.datasets.values()))
+    for dataset in wanted:
+        require_choice("datasets", dataset, names)
+    return tuple(name for name in names if wanted and name not in wanted)
+
+
+def absent_datasets(scale: Scale) -> dict[str, DataUnavailableError]:
+    """Data sets of the scale whose files are not here, and the error that says so."""
+    absent = {}
+    for dataset in dict.fromkeys(scale.datasets.values()):
+        try:
+            load_splits(dataset, scale.recipes(dataset)[0].n_eval)
+        except DataUnavailableError as error:
+            absent[dataset] = error
+    return absent
+
+
 def missing_datasets(scale: Scale, wanted: Sequence[str] = ()) -> tuple[str, ...]:
     """Data sets of the scale that are left out: not among the `wanted` ones, if any are named, or not here.
 
@@ -69,31 +95,22 @@ def missing_datasets(scale: Scale, wanted: Sequence[str] = ()) -> tuple[str, ...
         ValueError: a wanted one is not of the scale.
         DataUnavailableError: no data set is left.
     """
-    for dataset in wanted:
-        require_choice("datasets", dataset, tuple(dict.fromkeys(scale.datasets.values())))
-    missing: list[str] = []
-    first = None
-    for dataset in dict.fromkeys(scale.datasets.values()):
-        if wanted and dataset not in wanted:
-            missing.append(dataset)
-            continue
-        try:
-            load_splits(dataset, scale.recipes(dataset)[0].n_eval)
-        except DataUnavailableError as error:
-            missing.append(dataset)
-            first = first or error
-    if first is not None and len(missing) == len(set(scale.datasets.values())):
-        raise first
-    return tuple(missing)
+    unwanted, absent = unwanted_datasets(scale, wanted), absent_datasets(scale)
+    missing = tuple(name for name in dict.fromkeys(scale.datasets.values()) if name in (*unwanted, *absent))
+    if len(missing) == len(set(scale.datasets.values())):
+        raise next(error for name, error in absent.items() if name not in unwanted)
+    return missing
 
 
 def make_plan(scale: Scale, targets: Sequence[str], through_teacher: bool, missing: Sequence[str] = ()) -> Plan:
-    """The plan for resolved targets.
+    """The plan for resolved targets; those that a missing data set or a group leaves nothing of are left out.
 
     Args:
         through_teacher: measure `THROUGH_TEACHER` tables with attacks through the teacher too.
         missing: data sets to be left out.
     """
+    left_out = {name: reason for name in targets if (reason := reason_left_out(scale, name, missing))}
+    targets = [name for name in targets if name not in left_out]
     finals = [final for name in targets if name in TABLES for final in finals_of(scale, name, missing)]
     if through_teacher:
         names = [name for name in targets if name in THROUGH_TEACHER]
@@ -109,6 +126,7 @@ def make_plan(scale: Scale, targets: Sequence[str], through_teacher: bool, missi
         tuple(dict.fromkeys(searches)),
         tuple(final for final in finals if final.entry.source != "pruned"),
         tuple(final for final in finals if final.entry.source == "pruned"),
+        left_out,
     )
 
 

@@ -20,9 +20,7 @@ from experiments.reproduction.searches import (
     search,
 )
 from experiments.worker_pool import Each
-from rcnas_env.evaluation.evaluator import make_engine
 from rcnas_env.evaluation.job import Job
-from rcnas_env.evaluation.store import open_store
 
 
 def run_searches(settings: SearchSettings, plan: Plan, each: Each) -> dict[SearchKey, Found]:
@@ -52,7 +50,7 @@ def run_finals(
     """Train what is not in the store yet, attack it; one evaluation for cells that share a job."""
     jobs = {final: job for final in plan.finals if (job := final_job(settings.scale, final, found)) is not None}
     distinct: list[Job] = list({job.key: job for job in jobs.values()}.values())
-    evaluator = make_engine("trained", open_store(settings.store), workers=workers, device=settings.device)
+    evaluator = settings.make_evaluator(workers)
     try:
         with progress_bar("final figures", len(distinct)) as bar:
             results = evaluator.evaluate(distinct, lambda job, evaluation: bar.advance())

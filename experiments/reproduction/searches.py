@@ -10,7 +10,7 @@ Every function is one of plain data, so that worker processes do them side by si
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as save_safetensors
 
 import rcnas_env
 from agents.agent import Agent, Envs
@@ -30,6 +31,7 @@ from agents.trial import Trial, select
 from agents.vpg import VPG
 from experiments.arena_meta import Charge, ChargingEvaluator
 from experiments.reproduction.scale import Scale
+from experiments.training_engine import TrainingEngine, training_options
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
 from rcnas_env.evaluation.job import Job
@@ -109,6 +111,7 @@ class SearchSettings:
 
     agent: "vpg" (the paper's) or "vpg+".
     seed: of encoders, meta-trainings and all trainings in the search; a search adds its own.
+    ray_address, time_limit: of the engine, as for `training_options`; results do not depend on them.
     """
 
     scale: Scale
@@ -118,15 +121,26 @@ class SearchSettings:
     store: str = "default"
     device: str = "auto"
     agent_settings: Mapping[str, Any] = field(default_factory=dict)
+    ray_address: str | None = None
+    time_limit: float | None = None
 
-    def make_evaluator(self) -> Evaluator:
-        """The engine, working in this process."""
-        return make_engine("trained", open_store(self.store), workers=0, device=self.device)
+    def make_evaluator(self, workers: int = 0) -> Evaluator:
+        """The engine, working in this process; with `workers`, on a cluster, or for a time limit, in others."""
+        engine: TrainingEngine = "trained" if self.ray_address is None else "ray"
+        most = max(workers, 0 if self.time_limit is None else 1)
+        options = training_options(engine, most, self.device, self.ray_address, self.time_limit)
+        return make_engine(engine, open_store(self.store), **options)
+
+
+def meta_places(scale: Scale, missing: Sequence[str] = ()) -> tuple[str, ...]:
+    """Where agents are meta-trained: the scale's places, or where the data sets of all these are missing, the rest."""
+    here = tuple(place for place, dataset in scale.datasets.items() if dataset not in missing)
+    return tuple(place for place in scale.meta_places if place in here) or here
 
 
 def meta_buffers(scale: Scale, missing: tuple[str, ...] = ()) -> TaskBuffers:
     """Meta-training's data, attack and architecture buffers (Algorithm 1); data sets in `missing` are left out."""
-    places = [place for place in scale.meta_places if scale.datasets[place] not in missing]
+    places = meta_places(scale, missing)
     attacks = tuple(scale.search_attack(attack) for attack in scale.meta_attacks)
     entries = []
     for group in scale.meta_groups:
@@ -163,7 +177,8 @@ def encoder_of(settings: SearchSettings, variant: str, missing: tuple[str, ...] 
         seen[part] = np.zeros_like(seen[part])
     pretrain(encoder, seen, scale.pretrain_steps, seed=seed)
     with writing(path) as temporary:
-        save_file({name: value.contiguous() for name, value in encoder.state_dict().items()}, temporary)
+        weights = {name: value.contiguous() for name, value in encoder.state_dict().items()}
+        temporary.write_bytes(save_safetensors(weights))
     return encoder
 
 
@@ -210,9 +225,9 @@ def search(settings: SearchSettings, key: SearchKey, missing: tuple[str, ...] = 
     """Fine-tune on the key's task (Algorithm 2: T = 1), or read what an earlier call found; over-budget students are
     −1 at once (ε = 0).
     """
-    path = settings.folder / "searches" / f"{key.name}.json"
-    if path.exists():
-        return Found.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    known = read_search(settings.folder, key)
+    if known is not None:
+        return known
     scale = settings.scale
     task = scale.task(key.place, key.group, scale.search_attack(key.attack))
     charging = ChargingEvaluator(settings.make_evaluator())
@@ -231,8 +246,18 @@ def search(settings: SearchSettings, key: SearchKey, missing: tuple[str, ...] = 
     finally:
         charging.engine.close()
     found = Found(key, task, tuple(trials), select(trials, "accuracy").student, charging.charge())
-    write_json(path, found.to_dict())
+    write_json(_search_path(settings.folder, key), found.to_dict())
     return found
+
+
+def read_search(folder: Path, key: SearchKey) -> Found | None:
+    """What a search found that the run folder has; None if it has none."""
+    path = _search_path(folder, key)
+    return Found.from_dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else None
+
+
+def _search_path(folder: Path, key: SearchKey) -> Path:
+    return folder / "searches" / f"{key.name}.json"
 
 
 def _environments(settings: SearchSettings, variant: str, charging: ChargingEvaluator, **options: Any) -> Envs:
@@ -244,7 +269,7 @@ def _environments(settings: SearchSettings, variant: str, charging: ChargingEval
 
 def _new_agent(settings: SearchSettings, variant: str, seed: int, missing: tuple[str, ...]) -> VPG:
     scale = settings.scale
-    first = scale.task(scale.meta_places[0], scale.meta_groups[0], "clean")
+    first = scale.task(meta_places(scale, missing)[0], scale.meta_groups[0], "clean")
     encoder = encoder_of(settings, variant, missing)
     agent = make_agent(settings.agent, first, seed, encoder, **settings.agent_settings)
     if not isinstance(agent, VPG):

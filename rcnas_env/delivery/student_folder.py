@@ -23,6 +23,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from rcnas_env.cost import cost
 from rcnas_env.delivery.card import StudentCard
 from rcnas_env.delivery.graph_formats import GRAPH_FORMATS, TOLERANCE, Run, plain_twin, require_equal, require_formats
 from rcnas_env.delivery.model_card import model_card
@@ -107,9 +108,13 @@ def load_student(path: str | os.PathLike[str], device: torch.device | str = "cpu
         raise DeliveryError(f"student {str(path)!r}: {WEIGHTS} cannot be read: {error.strerror}") from None
     if hashlib.sha256(content).hexdigest() != card.files.get(WEIGHTS):
         raise DeliveryError(f"student {str(path)!r}: {WEIGHTS} does not fit its checksum in {CARD}: it was altered")
-    network = build(card.network)
     try:
-        network.load_state_dict(load_safetensors(content))
+        tensors = load_safetensors(content)
+        held, wanted = sum(value.numel() for value in tensors.values()), cost(card.network).params
+        if held < wanted:  # before memory is asked for
+            raise RuntimeError(f"it has {held:,} numbers, the network {wanted:,} parameters")
+        network = build(card.network)
+        network.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
         raise DeliveryError(f"student {str(path)!r}: {WEIGHTS} does not fit the network: {error}") from None
     network.__dict__["card"] = card  # no parameter, buffer or module
