@@ -13,6 +13,8 @@ from scipy import stats
 
 from agents.registry import known_agents, make_agent
 from agents.trial import Trial
+from agents.vpg import VPGConfig
+from agents.vpg_plus_settings import VPGPlusConfig
 from experiments.arena_agreement import agreement
 from experiments.arena_landscape import AnalyticLandscape, LiveLandscape, expected_eq4, students
 from experiments.arena_meta import Charge, ChargingEvaluator
@@ -51,6 +53,15 @@ def test_the_roster_names_agents_once_and_those_that_there_are() -> None:
     assert all(each.encoded for each in ROSTER if each.meta_trained)
     assert entry("rc-nas").agent == entry("r-nas").agent == "vpg"
     assert all(each.about.endswith(".") for each in (*ROSTER, *ABLATIONS))
+
+
+def test_every_setting_that_vpg_plus_adds_or_changes_has_a_competitor_without_it() -> None:
+    defaults = vars(VPGConfig())
+    added = {name for name, value in vars(VPGPlusConfig()).items() if name not in defaults or value != defaults[name]}
+    assert added - {name for each in ABLATIONS for name in each.settings} == {
+        "advantage_clip",  # goes with normalise
+        "ratio_clip",  # does nothing at one epoch
+    }
 
 
 @pytest.mark.parametrize("engine", ENGINES)
