@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -10,10 +11,13 @@ from typing import Any
 
 import pytest
 
-from experiments.arena_pages import agent_pages
+from experiments.arena_pages import agent_page, agent_pages
+from experiments.arena_roster import ROSTER
+from experiments.arena_rule import rule_page
 from experiments.arena_settings import ArenaSettings
 from experiments.reported_tables import load_reported
 from experiments.result_table import ResultTable
+from rcnas_env.tabular.table import load_table
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIDENCE = ROOT / "docs" / "evidence"
@@ -188,12 +192,27 @@ def test_the_results_page_has_the_tables_and_verdicts_of_the_record() -> None:
         assert f"| {claim['statement']} | {claim['section']} | {verdict['outcome']} |" in page
 
 
-def test_the_agents_pages_are_made_from_the_record() -> None:
-    page = (ROOT / "docs" / "agent-results.md").read_text(encoding="utf-8")
-    record = json.loads((EVIDENCE / "arena.json").read_text(encoding="utf-8"))
+def arena_of(name: str) -> tuple[ArenaSettings, int, list[dict[str, Any]]]:
+    """(settings, seeds, rows) of the arena on the twin whose record is called `name`."""
+    record = json.loads((EVIDENCE / f"{name}.json").read_text(encoding="utf-8"))
     config = {name: value for name, value in record["config"].items() if name in NUMBERS}
     settings = ArenaSettings(engine="tabular", tasks=tuple(record["config"]["tasks"]), **config)
-    assert page.endswith(agent_pages(settings, record["config"]["seeds"], record["results"]["agents"]))
+    return settings, record["config"]["seeds"], record["results"]["agents"]
+
+
+def test_the_agents_pages_are_made_from_the_records_and_every_agent_has_one() -> None:
+    page = (ROOT / "docs" / "agent-results.md").read_text(encoding="utf-8")
+    settings, seeds, rows = arena_of("arena-bayesian")
+    bayesian = next(row for row in rows if row["agent"] == "bayesian")
+    parts = [
+        agent_pages(*arena_of("arena")),
+        agent_page(settings, seeds, bayesian, True),
+        rule_page(load_table("digits")),
+    ]
+    places = [page.find(part) for part in parts]
+    assert 0 < places[0] < places[1] < places[2] == len(page) - len(parts[2])
+    headings = set(re.findall(r"^## (.*)$", page, re.MULTILINE))
+    assert headings == {each.label for each in ROSTER} | {"scaling-rule"}
 
 
 def test_every_record_is_cited_and_says_how_it_came_about() -> None:
