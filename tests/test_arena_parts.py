@@ -170,7 +170,7 @@ def test_where_nobody_knows_the_best_it_is_what_any_run_found() -> None:
         collect(runs_of(agent_run("tpe", 0, [0.0], None)), ("tpe",), ("half",), 1, 1, 5)
 
 
-def test_bars_hold_the_meta_trained_after_10_against_rivals_after_more() -> None:
+def test_bars_hold_the_meta_trained_against_rivals_after_as_many_evaluations_and_after_more() -> None:
     """RC-NAS is at 0.5 from its tenth student on; random search at 0.4 after 10 and 0.9 after 100, TPE at 0.6."""
     curves = {
         "rc-nas": [0.0] * 9 + [0.5] * 91,
@@ -179,9 +179,18 @@ def test_bars_hold_the_meta_trained_after_10_against_rivals_after_more() -> None
     }
     runs = runs_of(*(agent_run(label, seed, curve) for label, curve in curves.items() for seed in range(3)))
     rows = bar_rows(collect(runs, tuple(curves), ("half",), 3, 100, 5))
-    found = [(row["rival"], row["rival_after"], row["improvement"]["value"]) for row in rows]
-    assert found == [(RANDOM_SEARCH, 10, 1.0), (RANDOM_SEARCH, 100, 0.0), ("tpe", 30, 0.0)]
-    assert [row["rival_regret"]["value"] for row in rows] == pytest.approx([0.6, 0.1, 0.4])
+    found = [(row["after"], row["rival"], row["rival_after"], row["improvement"]["value"]) for row in rows]
+    assert found == [
+        (10, RANDOM_SEARCH, 10, 1.0),
+        (10, "tpe", 10, 0.0),
+        (30, RANDOM_SEARCH, 30, 1.0),
+        (30, "tpe", 30, 0.0),
+        (100, RANDOM_SEARCH, 100, 0.0),
+        (100, "tpe", 100, 0.0),
+        (10, RANDOM_SEARCH, 100, 0.0),
+        (10, "tpe", 30, 0.0),
+    ]
+    assert [row["rival_regret"]["value"] for row in rows if row["rival_after"] == 100] == pytest.approx([0.1, 0.4, 0.1])
     assert {row["regret"]["value"] for row in rows} == {0.5}
 
 
