@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import kendalltau
 
 from experiments.arena_pages import agent_page, agent_pages
 from experiments.arena_roster import ROSTER
@@ -128,6 +129,14 @@ def scaling(record: dict[str, Any]) -> Iterator[list[str]]:
             yield [f"{100 * row['efficiency']:.1f} %", f"{100 * row['low']:.1f}–{100 * row['high']:.1f}"]
 
 
+def arena_of(name: str) -> tuple[ArenaSettings, int, list[dict[str, Any]]]:
+    """(settings, seeds, rows) of the arena on the twin whose record is called `name`."""
+    record = json.loads((EVIDENCE / f"{name}.json").read_text(encoding="utf-8"))
+    config = {name: value for name, value in record["config"].items() if name in NUMBERS}
+    settings = ArenaSettings(engine="tabular", tasks=tuple(record["config"]["tasks"]), **config)
+    return settings, record["config"]["seeds"], record["results"]["agents"]
+
+
 TABLES: list[tuple[str, str, Rows]] = [
     ("README.md", "quickstart", quickstart),
     ("README.md", "arena", arena),
@@ -180,6 +189,17 @@ def test_the_search_without_a_policy_is_the_record_s() -> None:
     assert f"{ten} after 10, {thirty} after 30 and {hundred} after 100" in page
 
 
+def test_the_agreement_of_the_twin_and_real_training_is_the_records() -> None:
+    twin, live = ({row["agent"]: row["mean_regret"] for row in arena_of(name)[2]} for name in ("arena", "arena-live"))
+    assert len(live) == 6
+    taus = {
+        after: kendalltau(*([curves[label][after - 1] for label in live] for curves in (twin, live))).statistic
+        for after in (1, 5, 10, 15)
+    }
+    said = "{:.2f} after 1, {:.2f} after 5, {:.2f} after 10 and {:.2f} after 15".format(*taus.values())
+    assert f"Kendall's τ is {said}" in " ".join((ROOT / "docs" / "agents.md").read_text(encoding="utf-8").split())
+
+
 def test_the_results_page_has_the_tables_and_verdicts_of_the_record() -> None:
     page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     results = json.loads((EVIDENCE / "reproduce-laptop.json").read_text(encoding="utf-8"))["results"]
@@ -190,14 +210,6 @@ def test_the_results_page_has_the_tables_and_verdicts_of_the_record() -> None:
     for verdict in results["verdicts"]:
         claim = verdict["claim"]
         assert f"| {claim['statement']} | {claim['section']} | {verdict['outcome']} |" in page
-
-
-def arena_of(name: str) -> tuple[ArenaSettings, int, list[dict[str, Any]]]:
-    """(settings, seeds, rows) of the arena on the twin whose record is called `name`."""
-    record = json.loads((EVIDENCE / f"{name}.json").read_text(encoding="utf-8"))
-    config = {name: value for name, value in record["config"].items() if name in NUMBERS}
-    settings = ArenaSettings(engine="tabular", tasks=tuple(record["config"]["tasks"]), **config)
-    return settings, record["config"]["seeds"], record["results"]["agents"]
 
 
 def test_the_agents_pages_are_made_from_the_records_and_every_agent_has_one() -> None:
