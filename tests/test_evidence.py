@@ -66,6 +66,14 @@ def arena(record: dict[str, Any]) -> Iterator[list[str]]:
         yield [row["agent"], *(estimate(found, 3) for found in row["regret"].values())]
 
 
+def bars(record: dict[str, Any]) -> Iterator[list[str]]:
+    """What meta-trained agents are held to, after as many evaluations of a rival and after more."""
+    for row in record["results"]["bars"]:
+        mine, theirs = estimate(row["regret"], 3), estimate(row["rival_regret"], 3)
+        won = estimate(row["improvement"], 2)
+        yield [row["agent"], str(row["after"]), mine, row["rival"], str(row["rival_after"]), theirs, won]
+
+
 def front(record: dict[str, Any]) -> Iterator[list[str]]:
     """Where an arena's agents lie on the Pareto fronts."""
     for row in chain(*record["results"]["fronts"].values()):
@@ -142,6 +150,7 @@ TABLES: list[tuple[str, str, Rows]] = [
     ("README.md", "arena", arena),
     ("docs/agents.md", "arena", arena),
     ("docs/agents.md", "arena", front),
+    ("docs/agents.md", "arena-bars", bars),
     ("docs/agents.md", "arena-live", arena),
     ("docs/agents.md", "arena-ablations", arena),
     ("docs/agents.md", "arena-bayesian", arena),
@@ -179,6 +188,19 @@ def test_the_table_of_the_reward_s_weight_is_both_records() -> None:
                 for each in (found[row["agent"]], row)
             ]
             assert f"| {row['agent']} | {' | '.join(cells)} |" in page
+
+
+def test_what_ten_evaluations_beat_is_said_of_both_comparisons() -> None:
+    page = " ".join((ROOT / "docs" / "agents.md").read_text(encoding="utf-8").split())
+    said = []
+    for name in ("arena", "arena-bars"):
+        results = json.loads((EVIDENCE / f"{name}.json").read_text(encoding="utf-8"))["results"]
+        mine = [row for row in results["bars"] if row["agent"] == "rc-nas+" and row["after"] < row["rival_after"]]
+        assert [(row["rival"], row["rival_after"]) for row in mine] == [
+            ("random-search", 100), ("evolution", 30), ("tpe", 30)
+        ]  # fmt: skip
+        said.append("{:.2f}, {:.2f} and {:.2f}".format(*(row["improvement"]["value"] for row in mine)))
+    assert f"with {said[0]} in the first comparison, and with {said[1]} in the second" in page
 
 
 def test_the_search_without_a_policy_is_the_record_s() -> None:
