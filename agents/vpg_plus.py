@@ -4,7 +4,7 @@ State encoder, hybrid policy, meta-training and fine-tuning are VPG's. What is a
 against its absence in docs/agents.md:
 
 - **budget**: what an action costs is known before anything is trained. Several actions are drawn for each state;
-  those over the budget are not tried, and learnt from as rewards of −1 that cost nothing.
+  those over the budget are not tried, and learnt from at an advantage of −1, which costs nothing.
 - **critic**: the one unknown of Eq. 4, the student's accuracy, is predicted from all students trained so far, of
   whatever task (`agents.critic`). Of the actions drawn, the one of the highest optimistic prediction is tried; the
   others, with their predicted rewards, make the policy gradient's batch many times larger.
