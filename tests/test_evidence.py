@@ -153,6 +153,7 @@ TABLES: list[tuple[str, str, Rows]] = [
     ("docs/agents.md", "arena-bars", bars),
     ("docs/agents.md", "arena-live", arena),
     ("docs/agents.md", "arena-ablations", arena),
+    ("docs/agents.md", "arena-additions", arena),
     ("docs/agents.md", "arena-bayesian", arena),
     ("docs/matrix.md", "matrix", matrix),
     ("docs/theory.md", "theory", theory),
