@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 from statistics import mean
 
@@ -12,9 +13,11 @@ import pytest
 from scipy import stats
 
 from agents.registry import known_agents, make_agent
+from agents.scaling_rule import scaling_rule
 from agents.trial import Trial
 from agents.vpg import VPGConfig
 from agents.vpg_plus_settings import VPGPlusConfig
+from experiments import arena_rule
 from experiments.arena_agreement import agreement
 from experiments.arena_landscape import AnalyticLandscape, LiveLandscape, expected_eq4, students
 from experiments.arena_meta import Charge, ChargingEvaluator
@@ -211,6 +214,19 @@ def test_an_agents_page_has_its_command_settings_and_figures_by_task() -> None:
     assert "| regret on quarter | 0.500 [0.500, 0.500] | 0.500 [0.500, 0.500] |" in page
     assert "| regret on half | 0.100 [0.100, 0.100] |" in page
     assert "| improvement on random search | 1.00 [1.00, 1.00] |" in page
+
+
+def test_the_scaling_rule_s_page_is_printed_and_an_unknown_table_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["arena_rule"])
+    assert arena_rule.main() == 0
+    page = capsys.readouterr().out
+    assert "| quarter | 412,064 | none is small enough |" in page
+    network = scaling_rule(held_out_task("half").budget, held_out_task("half").teacher)
+    assert f"| {cost(network).params:,} | {cost(network).macs:,} |" in page
+    monkeypatch.setattr(sys, "argv", ["arena_rule", "--table", "nowhere"])
+    assert arena_rule.main() == 2 and "nowhere" in capsys.readouterr().err
 
 
 def test_checkpoints_end_with_the_last_evaluation() -> None:
