@@ -21,7 +21,7 @@ from agents.vpg_plus import VPGPlus, VPGPlusConfig
 from rcnas_env.strict_json import parse_json
 from rcnas_env.validation import require_choice, require_fields, require_integer, require_number, shown
 
-FORMAT = 2
+FORMAT = 3
 
 _SETTINGS = ("format", "agent", "iteration", "steps_taken", "reward_sum", "reward_count", "memory", "extra")
 _KINDS: dict[str, tuple[type[VPG], type[VPGConfig]]] = {"vpg": (VPG, VPGConfig), "vpg+": (VPGPlus, VPGPlusConfig)}

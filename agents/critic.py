@@ -41,8 +41,9 @@ SIGNAL = 0.015
 """Prior variance of y between students, in squared radians: a deviation of 0.12 (docs/agents.md)."""
 
 NOISE = 0.006
-"""Variance of y between trainings of one student, in squared radians. The twin's card says 0.003, a deviation of 0.055;
-twice that, since the accuracies of one training under several attacks share its luck, which the kernel leaves out."""
+"""Variance of y between trainings of one student, in squared radians. Chosen on the arena's two tasks with three seeds
+(docs/agents.md): twice what the twin's card says, 0.003, a deviation of 0.055. More may be better since the accuracies
+of one training under several attacks share its luck, which the kernel leaves out; that was not taken apart."""
 
 MOST_POINTS = 1_500
 """Beyond so many the oldest fifth is forgotten: solving takes time in the cube of their number."""

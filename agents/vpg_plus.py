@@ -4,7 +4,7 @@ State encoder, hybrid policy, meta-training and fine-tuning are VPG's. What is a
 against its absence in docs/agents.md:
 
 - **budget**: what an action costs is known before anything is trained. Several actions are drawn for each state;
-  those over the budget are not tried, and learnt from as rewards of −1 that cost nothing.
+  those over the budget are not tried, and learnt from at an advantage of −1, which costs nothing.
 - **critic**: the one unknown of Eq. 4, the student's accuracy, is predicted from all students trained so far, of
   whatever task (`agents.critic`). Of the actions drawn, the one of the highest optimistic prediction is tried; the
   others, with their predicted rewards, make the policy gradient's batch many times larger.
@@ -187,7 +187,8 @@ class VPGPlus(VPG):
         """Take note of what the chosen action gave."""
         drawn.values[drawn.chosen] = reward
         attack = attack_key(drawn.task)
-        self.critic.observe(drawn.task.teacher, attack, float(info["teacher_accuracy"]))
+        if self.config.teachers:
+            self.critic.observe(drawn.task.teacher, attack, float(info["teacher_accuracy"]))
         if info["evaluated"]:
             self.critic.observe(drawn.students[drawn.chosen], attack, float(info["robust_accuracy"]))
 
@@ -218,7 +219,7 @@ class VPGPlus(VPG):
     def _advantages(self, drawn: Drawn, overall: float) -> Floats:
         """(D,): how much better than the mean of the same state's known or predicted values; NaN where neither."""
         known = drawn.values[~np.isnan(drawn.values) & ~drawn.over]
-        baseline = float(known.mean()) if len(known) > 1 else overall
+        baseline = float(known.mean()) if len(known) > 1 and self.config.state_baseline else overall
         advantages = drawn.values - baseline
         if self.config.normalise:
             scale = float(known.std()) if len(known) > 1 else abs(baseline) + 0.1

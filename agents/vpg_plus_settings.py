@@ -31,12 +31,16 @@ class VPGPlusConfig(VPGConfig):
     """Minus the advantage of a draw over the budget, in deviations: it costs nothing but a draw."""
     critic: bool = True
     """Whether accuracies are predicted."""
+    teachers: bool = True
+    """Whether the critic learns from the teachers' own accuracies too, which every observation pays for."""
     optimism: float = 0.5
     """Deviations of the critic's prediction that are added to its mean when an action is chosen."""
     distinct: bool = True
     """Whether students are tried whose accuracy under the task's attack is not known yet, while there are such."""
     own_choice: bool = True
     """Whether the critic names a search's best student, in place of the best reward."""
+    state_baseline: bool = True
+    """Whether advantages are relative to the mean of the same state's draws, in place of the batch's rewards."""
     normalise: bool = True
     """Whether advantages are in units of their deviation, and clipped."""
     advantage_clip: float = 2.0
@@ -48,7 +52,7 @@ class VPGPlusConfig(VPGConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("budget", "critic", "distinct", "own_choice", "normalise"):
+        for name in ("budget", "critic", "teachers", "distinct", "own_choice", "state_baseline", "normalise"):
             require_boolean(f"vpg+.{name}", getattr(self, name))
         for name in ("draws", "epochs"):
             require_integer(f"vpg+.{name}", getattr(self, name), 1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents.registry import agent_settings
-from experiments.arena_roster import RANDOM_SEARCH, Entry, entry
+from experiments.arena_roster import RANDOM_SEARCH, entry
 from experiments.arena_settings import ArenaSettings
 from experiments.arena_summary import CONFIDENCE, REPETITIONS, Estimate
 
@@ -38,11 +38,20 @@ def agent_pages(settings: ArenaSettings, seeds: int, rows: Sequence[Mapping[str,
     """
     title = f"{settings.engine} engine, tasks {', '.join(settings.tasks)}, {seeds} seeds an agent and task"
     rival = any(row["agent"] == RANDOM_SEARCH for row in rows)
-    pages = [_page(entry(row["agent"]), settings, seeds, row, rival) for row in rows]
+    pages = [agent_page(settings, seeds, row, rival) for row in rows]
     return "\n".join([f"# Agents one by one: {title}", METRICS, *pages])
 
 
-def _page(agent: Entry, settings: ArenaSettings, seeds: int, row: Mapping[str, Any], rival: bool) -> str:
+def agent_page(settings: ArenaSettings, seeds: int, row: Mapping[str, Any], rival: bool) -> str:
+    """One agent's page, as Markdown.
+
+    Args:
+        settings: of the comparison.
+        seeds: runs of each agent on each task.
+        row: the agent's of `arena_summary.agent_rows`.
+        rival: whether random search was there, to hold it against.
+    """
+    agent = entry(row["agent"])
     lines = [f"## {agent.label}", agent.about, "", f"    {_command(agent.label, settings, seeds, rival)}", ""]
     known = {**agent_settings(agent.agent), **agent.settings}
     lines += [f"Settings: {_listed(known)}.", "", _figures(row), ""]

@@ -59,15 +59,20 @@ ABLATIONS = tuple(
     Entry(label, "vpg+", settings, meta_trained=True, encoded=True, about="rc-nas+ with one of its additions off.")
     for label, settings in (
         ("plus-no-critic", {"critic": False}),
+        ("plus-no-teachers", {"teachers": False}),
+        ("plus-few-draws", {"draws": 9}),  # eight uniform ones, and one of the policy
         ("plus-no-policy", {"exploring": 63}),  # the critic chooses among uniform draws, all but one
         ("plus-no-exploring", {"exploring": 0}),
         ("plus-no-budget", {"budget": False}),
         ("plus-no-distinct", {"distinct": False}),
         ("plus-no-own-choice", {"own_choice": False}),
+        ("plus-over-budget-unlearnt", {"over_budget": 0.0}),
+        ("plus-batch-baseline", {"state_baseline": False}),
         ("plus-no-normalise", {"normalise": False}),
         ("plus-no-entropy", {"entropy_bonus": 0.0}),
         ("plus-one-epoch", {"epochs": 1}),
         ("plus-no-optimism", {"optimism": 0.0}),
+        ("plus-vpg-std", {"initial_std": 1.0}),
     )
 )
 """rc-nas+ without one of its additions each; they compete where they are named."""

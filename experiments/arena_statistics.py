@@ -11,6 +11,11 @@ Scores are arrays of (runs, tasks): x_{n,m} is the score of run n on task m, N r
 
 Runs that share a part, such as one meta-training, are not independent. Given their `groups`, the bootstrap is
 hierarchical, which rliable's is not: groups are drawn first, the same for all tasks, then runs within them.
+
+Held once against rliable 1.2.0 itself, without groups, on the runs behind docs/evidence/arena-bars.json (12 IQMs and 9
+probabilities of improvement): values differ by rounding, 1e-16, ends of intervals by up to 0.0016, which is the luck of
+20,000 resamples here and 5,000 there. It is no dependency: it runs with numpy 2.4.6, but needs arch before 8, which
+could not be imported beside pandas 3 (arch 7.2.0, pandas 3.1.1; with pandas 2.3.3 it could).
 """
 
 from __future__ import annotations

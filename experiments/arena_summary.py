@@ -27,11 +27,14 @@ REPETITIONS, CONFIDENCE = 2_000, 0.95
 CHECKPOINTS = (10, 30, 100)
 """Evaluations after which agents are compared in tables."""
 
-BARS = ((RANDOM_SEARCH, 10), (RANDOM_SEARCH, 100), ("evolution", 30), ("tpe", 30))
-"""What a fine-tuned agent is to beat after 10 evaluations: a rival, after so many of its own."""
-
-CHALLENGER_EVALUATIONS = 10
-
+BARS = (
+    *((after, rival, after) for after in CHECKPOINTS for rival in (RANDOM_SEARCH, "evolution", "tpe")),
+    (10, RANDOM_SEARCH, 100),
+    (10, "evolution", 30),
+    (10, "tpe", 30),
+)
+"""What a fine-tuned agent is to beat: (after so many evaluations, a rival, after so many of the rival's own); first at
+equal evaluations, then after fewer."""
 
 SHORTEST = 1e-5
 """Hours at which an axis of times begins at the earliest, so that it can be logarithmic."""
@@ -232,24 +235,21 @@ def agent_rows(scores: Mapping[str, AgentScores], tasks: Sequence[str]) -> list[
 
 
 def bar_rows(scores: Mapping[str, AgentScores]) -> list[dict[str, Any]]:
-    """Meta-trained agents, fine-tuned by CHALLENGER_EVALUATIONS, against BARS; those that were run, as JSON values."""
-    rows = []
-    for mine in scores.values():
-        for rival, after in BARS:
-            if mine.meta_trained and rival in scores and max(after, CHALLENGER_EVALUATIONS) <= mine.evaluations:
-                theirs = scores[rival]
-                rows.append(
-                    {
-                        "agent": mine.label,
-                        "after": CHALLENGER_EVALUATIONS,
-                        "rival": rival,
-                        "rival_after": after,
-                        "regret": vars(regret_estimate(mine, CHALLENGER_EVALUATIONS)),
-                        "rival_regret": vars(regret_estimate(theirs, after)),
-                        "improvement": vars(improvement(mine, CHALLENGER_EVALUATIONS, theirs, after)),
-                    }
-                )
-    return rows
+    """Meta-trained agents, fine-tuned, against those of BARS that were run for as long, as JSON values."""
+    return [
+        {
+            "agent": mine.label,
+            "after": after,
+            "rival": rival,
+            "rival_after": rival_after,
+            "regret": vars(regret_estimate(mine, after)),
+            "rival_regret": vars(regret_estimate(scores[rival], rival_after)),
+            "improvement": vars(improvement(mine, after, scores[rival], rival_after)),
+        }
+        for mine in scores.values()
+        for after, rival, rival_after in BARS
+        if mine.meta_trained and rival in scores and max(after, rival_after) <= mine.evaluations
+    ]
 
 
 def _padded(values: Sequence[float], length: int, filling: float) -> list[float]:

@@ -20,6 +20,7 @@ from agents.critic import AccuracyCritic
 from agents.random_search import RandomSearch
 from agents.registry import agent_settings, known_agents, make_agent, register_agent
 from agents.sb3 import SB3Agent
+from agents.sb3_settings import LEARNERS
 from agents.trial import Trial
 from agents.vpg import VPG
 from agents.vpg_plus import VPGPlus, VPGPlusConfig, attack_key
@@ -28,12 +29,14 @@ from rcnas_env.cost import cost
 from rcnas_env.registry import UnknownNameError
 from rcnas_env.task import Task
 from rcnas_env.vector_env import RCNASVectorEnv
-from tests.landscape import encoder, environments, task
+from tests.landscape import encoder, environments, observations, task
 
 SEARCHERS = tuple(name for name in known_agents() if name != "scaling-rule")
 """Those that try as many students as they are granted; the rule has one network."""
 BUDGETED = ("random-search", "evolution", "local-search", "tpe", "bayesian")
-"""Those that know a student's cost before they try it."""
+"""Those that know a student's cost before they try it: the black-box searchers."""
+POLICIES = ("vpg", "vpg+", *LEARNERS)
+"""Those that learn a policy, which `act` asks for an action."""
 FEW: dict[str, dict[str, Any]] = {
     "evolution": {"population": 4, "tournament": 2},
     "tpe": {"startup": 4},
@@ -162,6 +165,33 @@ def test_a_loaded_agent_goes_on_as_the_saved_one_would_have(name: str, tmp_path:
     continued = original.search(environments(2), after)
     assert loaded.search(environments(2), after) == continued
     assert agent(name).search(environments(2), after) != continued, "nothing was remembered"
+
+
+@pytest.mark.parametrize("name", [*BUDGETED, "vpg", "vpg+"])
+def test_a_search_in_two_parts_with_a_file_between_is_the_search_in_one(name: str, tmp_path: Path) -> None:
+    """Not so of stable-baselines3's, which build their model anew for each search (docs/agents.md)."""
+    first = agent(name)
+    trials = first.search(environments(2), 8)
+    trials += saved_and_loaded(first, tmp_path / "agent").search(environments(2), 4)
+    assert agent(name).search(environments(2), 12) == trials
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_policy_acts_inside_the_space_by_what_it_learnt_also_when_loaded(name: str, tmp_path: Path) -> None:
+    learner, envs = agent(name), environments(2)
+    observation = {part: value[0] for part, value in observations(1).items()}
+    before = learner.act(observation)  # type: ignore[attr-defined]
+    learner.search(envs, 8)
+    action = learner.act(observation)  # type: ignore[attr-defined]
+    assert envs.single_action_space.contains(before) and envs.single_action_space.contains(action)
+    assert not np.array_equal(action["keep"], before["keep"]), "nothing was learnt"
+    for again in (learner, saved_and_loaded(learner, tmp_path / "agent")):
+        found = again.act(observation)  # type: ignore[attr-defined]
+        assert all(np.array_equal(found[part], action[part]) for part in ("keep", "switch"))
+
+
+def test_searchers_without_a_policy_have_no_act() -> None:
+    assert {name for name in known_agents() if hasattr(agent(name), "act")} == set(POLICIES)
 
 
 ENOUGH = {"bayesian": 16, "vpg+": 40, "tpe": 100, "td3": 100, "sac": 140, "crossq": 140}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sys
 from pathlib import Path
 from statistics import mean
 
@@ -12,7 +13,11 @@ import pytest
 from scipy import stats
 
 from agents.registry import known_agents, make_agent
+from agents.scaling_rule import scaling_rule
 from agents.trial import Trial
+from agents.vpg import VPGConfig
+from agents.vpg_plus_settings import VPGPlusConfig
+from experiments import arena_rule
 from experiments.arena_agreement import agreement
 from experiments.arena_landscape import AnalyticLandscape, LiveLandscape, expected_eq4, students
 from experiments.arena_meta import Charge, ChargingEvaluator
@@ -51,6 +56,15 @@ def test_the_roster_names_agents_once_and_those_that_there_are() -> None:
     assert all(each.encoded for each in ROSTER if each.meta_trained)
     assert entry("rc-nas").agent == entry("r-nas").agent == "vpg"
     assert all(each.about.endswith(".") for each in (*ROSTER, *ABLATIONS))
+
+
+def test_every_setting_that_vpg_plus_adds_or_changes_has_a_competitor_without_it() -> None:
+    defaults = vars(VPGConfig())
+    added = {name for name, value in vars(VPGPlusConfig()).items() if name not in defaults or value != defaults[name]}
+    assert added - {name for each in ABLATIONS for name in each.settings} == {
+        "advantage_clip",  # goes with normalise
+        "ratio_clip",  # does nothing at one epoch
+    }
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -159,7 +173,7 @@ def test_where_nobody_knows_the_best_it_is_what_any_run_found() -> None:
         collect(runs_of(agent_run("tpe", 0, [0.0], None)), ("tpe",), ("half",), 1, 1, 5)
 
 
-def test_bars_hold_the_meta_trained_after_10_against_rivals_after_more() -> None:
+def test_bars_hold_the_meta_trained_against_rivals_after_as_many_evaluations_and_after_more() -> None:
     """RC-NAS is at 0.5 from its tenth student on; random search at 0.4 after 10 and 0.9 after 100, TPE at 0.6."""
     curves = {
         "rc-nas": [0.0] * 9 + [0.5] * 91,
@@ -168,9 +182,18 @@ def test_bars_hold_the_meta_trained_after_10_against_rivals_after_more() -> None
     }
     runs = runs_of(*(agent_run(label, seed, curve) for label, curve in curves.items() for seed in range(3)))
     rows = bar_rows(collect(runs, tuple(curves), ("half",), 3, 100, 5))
-    found = [(row["rival"], row["rival_after"], row["improvement"]["value"]) for row in rows]
-    assert found == [(RANDOM_SEARCH, 10, 1.0), (RANDOM_SEARCH, 100, 0.0), ("tpe", 30, 0.0)]
-    assert [row["rival_regret"]["value"] for row in rows] == pytest.approx([0.6, 0.1, 0.4])
+    found = [(row["after"], row["rival"], row["rival_after"], row["improvement"]["value"]) for row in rows]
+    assert found == [
+        (10, RANDOM_SEARCH, 10, 1.0),
+        (10, "tpe", 10, 0.0),
+        (30, RANDOM_SEARCH, 30, 1.0),
+        (30, "tpe", 30, 0.0),
+        (100, RANDOM_SEARCH, 100, 0.0),
+        (100, "tpe", 100, 0.0),
+        (10, RANDOM_SEARCH, 100, 0.0),
+        (10, "tpe", 30, 0.0),
+    ]
+    assert [row["rival_regret"]["value"] for row in rows if row["rival_after"] == 100] == pytest.approx([0.1, 0.4, 0.1])
     assert {row["regret"]["value"] for row in rows} == {0.5}
 
 
@@ -191,6 +214,19 @@ def test_an_agents_page_has_its_command_settings_and_figures_by_task() -> None:
     assert "| regret on quarter | 0.500 [0.500, 0.500] | 0.500 [0.500, 0.500] |" in page
     assert "| regret on half | 0.100 [0.100, 0.100] |" in page
     assert "| improvement on random search | 1.00 [1.00, 1.00] |" in page
+
+
+def test_the_scaling_rule_s_page_is_printed_and_an_unknown_table_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["arena_rule"])
+    assert arena_rule.main() == 0
+    page = capsys.readouterr().out
+    assert "| quarter | 412,064 | none is small enough |" in page
+    network = scaling_rule(held_out_task("half").budget, held_out_task("half").teacher)
+    assert f"| {cost(network).params:,} | {cost(network).macs:,} |" in page
+    monkeypatch.setattr(sys, "argv", ["arena_rule", "--table", "nowhere"])
+    assert arena_rule.main() == 2 and "nowhere" in capsys.readouterr().err
 
 
 def test_checkpoints_end_with_the_last_evaluation() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from itertools import chain
@@ -10,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scipy.stats import kendalltau
 
-from experiments.arena_pages import agent_pages
+from experiments.arena_pages import agent_page, agent_pages
+from experiments.arena_roster import ROSTER
+from experiments.arena_rule import rule_page
 from experiments.arena_settings import ArenaSettings
 from experiments.claim_list import CLAIMS
 from experiments.judge import THEORY, judge_record, read_findings
 from experiments.paper_claims import verdicts_markdown
 from experiments.reported_tables import load_reported
 from experiments.result_table import ResultTable
+from rcnas_env.tabular.table import load_table
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIDENCE = ROOT / "docs" / "evidence"
@@ -63,6 +68,14 @@ def arena(record: dict[str, Any]) -> Iterator[list[str]]:
     """An arena's regrets."""
     for row in record["results"]["agents"]:
         yield [row["agent"], *(estimate(found, 3) for found in row["regret"].values())]
+
+
+def bars(record: dict[str, Any]) -> Iterator[list[str]]:
+    """What meta-trained agents are held to, after as many evaluations of a rival and after more."""
+    for row in record["results"]["bars"]:
+        mine, theirs = estimate(row["regret"], 3), estimate(row["rival_regret"], 3)
+        won = estimate(row["improvement"], 2)
+        yield [row["agent"], str(row["after"]), mine, row["rival"], str(row["rival_after"]), theirs, won]
 
 
 def front(record: dict[str, Any]) -> Iterator[list[str]]:
@@ -128,13 +141,23 @@ def scaling(record: dict[str, Any]) -> Iterator[list[str]]:
             yield [f"{100 * row['efficiency']:.1f} %", f"{100 * row['low']:.1f}–{100 * row['high']:.1f}"]
 
 
+def arena_of(name: str) -> tuple[ArenaSettings, int, list[dict[str, Any]]]:
+    """(settings, seeds, rows) of the arena on the twin whose record is called `name`."""
+    record = json.loads((EVIDENCE / f"{name}.json").read_text(encoding="utf-8"))
+    config = {name: value for name, value in record["config"].items() if name in NUMBERS}
+    settings = ArenaSettings(engine="tabular", tasks=tuple(record["config"]["tasks"]), **config)
+    return settings, record["config"]["seeds"], record["results"]["agents"]
+
+
 TABLES: list[tuple[str, str, Rows]] = [
     ("README.md", "quickstart", quickstart),
     ("README.md", "arena", arena),
     ("docs/agents.md", "arena", arena),
     ("docs/agents.md", "arena", front),
+    ("docs/agents.md", "arena-bars", bars),
     ("docs/agents.md", "arena-live", arena),
     ("docs/agents.md", "arena-ablations", arena),
+    ("docs/agents.md", "arena-additions", arena),
     ("docs/agents.md", "arena-bayesian", arena),
     ("docs/matrix.md", "matrix", matrix),
     ("docs/theory.md", "theory", theory),
@@ -172,12 +195,36 @@ def test_the_table_of_the_reward_s_weight_is_both_records() -> None:
             assert f"| {row['agent']} | {' | '.join(cells)} |" in page
 
 
+def test_what_ten_evaluations_beat_is_said_of_both_comparisons() -> None:
+    page = " ".join((ROOT / "docs" / "agents.md").read_text(encoding="utf-8").split())
+    said = []
+    for name in ("arena", "arena-bars"):
+        results = json.loads((EVIDENCE / f"{name}.json").read_text(encoding="utf-8"))["results"]
+        mine = [row for row in results["bars"] if row["agent"] == "rc-nas+" and row["after"] < row["rival_after"]]
+        assert [(row["rival"], row["rival_after"]) for row in mine] == [
+            ("random-search", 100), ("evolution", 30), ("tpe", 30)
+        ]  # fmt: skip
+        said.append("{:.2f}, {:.2f} and {:.2f}".format(*(row["improvement"]["value"] for row in mine)))
+    assert f"with {said[0]} in the first comparison, and with {said[1]} in the second" in page
+
+
 def test_the_search_without_a_policy_is_the_record_s() -> None:
     page = " ".join((ROOT / "docs" / "agents.md").read_text(encoding="utf-8").split())
     results = json.loads((EVIDENCE / "arena-policy.json").read_text(encoding="utf-8"))["results"]
     found = next(row for row in results["agents"] if row["agent"] == "plus-no-policy")
     ten, thirty, hundred = (estimate(each, 3) for each in found["regret"].values())
     assert f"{ten} after 10, {thirty} after 30 and {hundred} after 100" in page
+
+
+def test_the_agreement_of_the_twin_and_real_training_is_the_records() -> None:
+    twin, live = ({row["agent"]: row["mean_regret"] for row in arena_of(name)[2]} for name in ("arena", "arena-live"))
+    assert len(live) == 6
+    taus = {
+        after: kendalltau(*([curves[label][after - 1] for label in live] for curves in (twin, live))).statistic
+        for after in (1, 5, 10, 15)
+    }
+    said = "{:.2f} after 1, {:.2f} after 5, {:.2f} after 10 and {:.2f} after 15".format(*taus.values())
+    assert f"Kendall's τ is {said}" in " ".join((ROOT / "docs" / "agents.md").read_text(encoding="utf-8").split())
 
 
 def test_the_results_page_has_the_tables_and_verdicts_of_the_record() -> None:
@@ -200,12 +247,19 @@ def test_the_verdicts_of_the_record_are_what_the_rules_of_today_make_of_its_cell
     assert verdicts_markdown(verdicts) in page
 
 
-def test_the_agents_pages_are_made_from_the_record() -> None:
+def test_the_agents_pages_are_made_from_the_records_and_every_agent_has_one() -> None:
     page = (ROOT / "docs" / "agent-results.md").read_text(encoding="utf-8")
-    record = json.loads((EVIDENCE / "arena.json").read_text(encoding="utf-8"))
-    config = {name: value for name, value in record["config"].items() if name in NUMBERS}
-    settings = ArenaSettings(engine="tabular", tasks=tuple(record["config"]["tasks"]), **config)
-    assert page.endswith(agent_pages(settings, record["config"]["seeds"], record["results"]["agents"]))
+    settings, seeds, rows = arena_of("arena-bayesian")
+    bayesian = next(row for row in rows if row["agent"] == "bayesian")
+    parts = [
+        agent_pages(*arena_of("arena")),
+        agent_page(settings, seeds, bayesian, True),
+        rule_page(load_table("digits")),
+    ]
+    places = [page.find(part) for part in parts]
+    assert 0 < places[0] < places[1] < places[2] == len(page) - len(parts[2])
+    headings = set(re.findall(r"^## (.*)$", page, re.MULTILINE))
+    assert headings == {each.label for each in ROSTER} | {"scaling-rule"}
 
 
 def test_every_record_is_cited_and_says_how_it_came_about() -> None:

@@ -32,6 +32,9 @@ from rcnas_env.tabular.table import (
 FLOORS = {"r2": 0.72, "tau": 0.62}
 """What held-out predictions of a shipped table are worth at least, under every attack."""
 
+CEILINGS = {"top_regret": 0.03}
+"""What trusting them may cost at most, in accuracy: "digits" loses 0.019 to 0.025."""
+
 MOST_BYTES = 2_000_000
 NAMES = known_tables()
 ROUNDING = 1e-4
@@ -105,7 +108,8 @@ def test_the_card_says_what_predictions_are_worth(name: str) -> None:
         assert (found.r2, found.tau) == (pytest.approx(r2), pytest.approx(tau))
         assert said == pytest.approx(vars(found), abs=ROUNDING)
         assert {key: said[key] for key, floor in FLOORS.items() if not said[key] >= floor} == {}, attack
-        assert 0 <= said["top_regret"] < measured.max() - np.median(measured)  # better than taking any
+        assert {key: said[key] for key, ceiling in CEILINGS.items() if not 0 <= said[key] <= ceiling} == {}, attack
+        assert said["top_regret"] < measured.max() - np.median(measured)  # better than taking any
 
 
 # -- what a table answers ------------------------------------------------------------------------------
