@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 import multiprocessing.resource_tracker
 import os
 import socket
@@ -122,8 +123,13 @@ def test_memory_is_flat_over_a_hundred_live_steps(tmp_path: Path) -> None:
 
 
 def test_a_leak_is_seen() -> None:
-    kept: list[bytearray] = []
-    found = slope(lambda: kept.append(bytearray(b"x" * 2**20)), 50, samples=5)
+    kept: list[mmap.mmap] = []
+
+    def leak() -> None:
+        kept.append(mmap.mmap(-1, 2**20))  # not from the heap: what other tests have freed there would be used again
+        kept[-1].write(b"x" * 2**20)
+
+    found = slope(leak, 50, samples=5)
     assert found["mib_per_1000_steps"] == pytest.approx(1_000, rel=0.2)
     assert found["interval_95"][0] > 0
 
