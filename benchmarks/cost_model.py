@@ -118,7 +118,7 @@ def fit_prices(specs: Sequence[NetworkSpec], batch_size: int, timed: Sequence[di
 
 def time_steps(config: CostModel, spec: NetworkSpec, recipe: Recipe) -> dict[int, float]:
     """Median seconds of one step of `spec`, by inner steps."""
-    own = OwnStep(spec, recipe, config.device, plain_convolutions=False, keep_memory=True)
+    own = OwnStep(spec, recipe, config.device, plain_convolutions=False, keep_memory=False)
     samples: dict[int, list[float]] = {config.few_steps: [], config.many_steps: []}
     for _ in range(config.repeats):
         for inner_steps, seconds in samples.items():

@@ -112,7 +112,7 @@ class OwnStep:
         recipe: its precision, inner steps and all else.
         device: where to train.
         plain_convolutions: nn.Conv2d in place of `Convolution`.
-        keep_memory: have the allocator keep freed memory, in the whole process from now on.
+        keep_memory: have the allocator keep freed memory, in the whole process from now on, as no training does.
         warm: take first steps, of one inner step, that no timing is to see.
     """
 
@@ -156,7 +156,7 @@ def _endless(count: int, batch_size: int) -> Iterator[Tensor]:
 
 
 def prepare_own(
-    spec: NetworkSpec, recipe: Recipe, device: str, plain_convolutions: bool = False, keep_memory: bool = True
+    spec: NetworkSpec, recipe: Recipe, device: str, plain_convolutions: bool = False, keep_memory: bool = False
 ) -> Callable[[], float]:
     """A function that takes our step and returns its seconds; see `OwnStep`."""
     own = OwnStep(spec, recipe, device, plain_convolutions, keep_memory)
@@ -171,7 +171,7 @@ def prepare_cold(spec: NetworkSpec, recipe: Recipe, device: str) -> Callable[[],
 
 def prepare_breakdown(spec: NetworkSpec, recipe: Recipe, device: str) -> Callable[[], dict[str, float]]:
     """A function that takes our step and returns its seconds by part."""
-    own = OwnStep(spec, recipe, device, plain_convolutions=False, keep_memory=True)
+    own = OwnStep(spec, recipe, device, plain_convolutions=False, keep_memory=False)
 
     def run() -> dict[str, float]:
         """Seconds of one step by part: the inner maximisation, the optimizer, and all else (outer)."""
