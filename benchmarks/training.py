@@ -134,7 +134,8 @@ def ladder(config: Training) -> dict[str, dict[str, Any]]:
     """For each network: how many times faster than the published step, with one switch more from rung to rung.
 
     The first rung is all that has no switch: data in memory, channels-last, one clean prediction a maximisation, two
-    forward passes in the outer step, fused optimizer. The precision is one only where ours is not fp32. Kept memory, the last, is what no training asks for.
+    forward passes in the outer step, fused optimizer. The precision is one only where ours is
+    not fp32. Kept memory, the last, is what no training asks for.
     """
     fp32 = config.recipe.but(precision="fp32")
     unfolded, own = fp32.but(folded=False), config.recipe
