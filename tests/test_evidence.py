@@ -162,6 +162,7 @@ TABLES: list[tuple[str, str, Rows]] = [
     ("docs/matrix.md", "matrix", matrix),
     ("docs/theory.md", "theory", theory),
     ("docs/performance.md", "bench-training", training),
+    ("docs/performance.md", "bench-training-amx", training),
     ("docs/performance.md", "bench-ladder", ladder),
     ("docs/performance.md", "bench-attacks-standard", attacks),
     ("docs/performance.md", "recipes", recipes),
