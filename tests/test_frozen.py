@@ -61,7 +61,11 @@ def test_every_network_frozen_is_the_same_map(spec: NetworkSpec, height: int, wi
     for pixels_first in (False, True):
         frozen = FrozenNetwork(network, torch.float64, pixels_first)  # type: ignore[arg-type]
         assert_same_map(frozen, network, images, 1e-6)  # logits leave as float32
-    assert_same_map(FrozenNetwork(network.float()), network, images.float(), 1e-3)  # type: ignore[arg-type]
+    # In float32 a unit whose input is all but 0 may be on in one and off in the other: a few pixels' gradients differ.
+    logits, gradient = responses(FrozenNetwork(network.float()), images.float())  # type: ignore[arg-type]
+    reference, reference_gradient = responses(network, images.float())
+    assert (logits - reference).abs().max() <= 1e-3 * max(1e-3, reference.abs().max().item())
+    assert (gradient - reference_gradient).norm() <= 0.05 * reference_gradient.norm()
 
 
 def test_gradients_are_those_of_finite_differences() -> None:
