@@ -96,6 +96,17 @@ def test_robust_blocks_scale_by_scale(planes: int) -> None:
     assert_same_map(exact, network, images.double(), 1e-6)
 
 
+@pytest.mark.parametrize("depth", [1, 2])
+def test_one_image_on_maps_of_one_pixel(depth: int) -> None:
+    # There every layout is every other one: what is taken apart must be a copy all the same.
+    stages = (StageSpec(depth, 16), *(StageSpec(depth, 32, downsample=True, robust=True),) * 2)
+    network = tiny.built(NetworkSpec(stages, input=(1, 4, 4))).double().eval()
+    for size in (1, 4):
+        images = torch.rand(1, 1, size, size, generator=tiny.generator(), dtype=torch.float64)
+        frozen = FrozenNetwork(network, torch.float64, pixels_first=True)  # type: ignore[arg-type]
+        assert_same_map(frozen, network, images, 1e-6)
+
+
 def test_autocast_does_not_reach_into_a_frozen_network() -> None:
     network, images = tiny.built(MIXED).eval(), tiny.images(16)
     for dtype in (torch.float32, torch.bfloat16):

@@ -92,6 +92,7 @@ class _Context(SpawnContext):
     process: BaseProcess | None = None
 
     def Process(self, *arguments: Any, **named: Any) -> BaseProcess:  # type: ignore[override]  # noqa: N802
+        """The process, as SpawnContext makes it; kept in `process`."""
         self.process = SpawnContext.Process(*arguments, **named)
         return self.process
 
@@ -114,14 +115,17 @@ class _Worker:
 
     @property
     def idle(self) -> bool:
+        """Whether no call is under way."""
         return self._call is None or self._call.done()
 
     @property
     def dead(self) -> bool:
+        """Whether its process has ended, was killed, or was never started."""
         process = self._context.process
         return self._killed or process is None or process.exitcode is not None
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Give it a call; the future fails if the process has died."""
         try:
             self._call = self._executor.submit(function, *arguments)
         except BrokenProcessPool as error:  # it died since it was chosen: as if it had with the call
@@ -138,11 +142,13 @@ class _Worker:
         return None if process is None else process.exitcode
 
     def kill(self) -> None:
+        """End the process at once."""
         self._killed = True
         if self._context.process is not None and self._context.process.pid is not None:
             self._context.process.kill()
 
     def close(self) -> None:
+        """Stop the process after its call; one that is still starting at once."""
         if self.ready_at is None and self.idle:  # it is still starting, for nobody
             self.kill()
         self._executor.shutdown(cancel_futures=True)

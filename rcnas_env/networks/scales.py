@@ -22,25 +22,25 @@ QUAD = 4
 def split_by_pixel(x: Tensor) -> Tensor:
     """(N, 8·w, H, W), pixel-major → (8, H, W, N, w), contiguous."""
     rows = _wide(_scales_last(x))
-    return _narrow(rows.permute(3, 0, 1, 2, 4).contiguous(), x.dtype)
+    return _narrow(_copied(rows.permute(3, 0, 1, 2, 4)), x.dtype)
 
 
 def join_by_pixel(scales: Tensor) -> Tensor:
     """(8, H, W, N, w) → (N, 8·w, H, W), pixel-major: undoes `split_by_pixel`."""
-    rows = _wide(scales).permute(1, 2, 3, 0, 4).contiguous()
+    rows = _copied(_wide(scales).permute(1, 2, 3, 0, 4))
     return pixel_major.from_rows(_narrow(rows, scales.dtype).flatten(3))
 
 
 def split_by_image(x: Tensor) -> Tensor:
     """(N, 8·w, H, W), pixel-major → (8, N, H·W·w), contiguous: an image's scale is a row."""
     rows = _wide(_scales_last(x))
-    return _narrow(rows.permute(3, 2, 0, 1, 4).contiguous(), x.dtype).flatten(2)
+    return _narrow(_copied(rows.permute(3, 2, 0, 1, 4)), x.dtype).flatten(2)
 
 
 def join_by_image(scales: Tensor, height: int, width: int) -> Tensor:
     """(8, N, H·W·w) → (N, 8·w, H, W), pixel-major: undoes `split_by_image`."""
     maps = _wide(scales.view(*scales.shape[:2], height, width, -1))
-    return pixel_major.from_rows(_narrow(maps.permute(2, 3, 1, 0, 4).contiguous(), scales.dtype).flatten(3))
+    return pixel_major.from_rows(_narrow(_copied(maps.permute(2, 3, 1, 0, 4)), scales.dtype).flatten(3))
 
 
 def split_apart(x: Tensor) -> tuple[Tensor, ...]:
@@ -86,6 +86,11 @@ class _Join(torch.autograd.Function):
 def _scales_last(x: Tensor) -> Tensor:
     """(H, W, N, 8, w) of `x` (N, 8·w, H, W)."""
     return pixel_major.rows(x).unflatten(3, (ROBUST_SCALES, -1))
+
+
+def _copied(x: Tensor) -> Tensor:
+    """A contiguous copy, also of what is contiguous (one image, one pixel): callers write into it."""
+    return x.clone(memory_format=torch.contiguous_format)
 
 
 def _wide(x: Tensor) -> Tensor:
