@@ -173,9 +173,13 @@ LAPTOP = Scale(
     meta_places=("cifar10",),
     meta_attacks=("clean", "pgd-20", "cw-40"),
     search_attacks={"autoattack": "auto-lite"},
-    search_recipe=Recipe(epochs=2, batch_size=32, inner_steps=3, relative_step=0.5, n_eval=128, n_train=800),
+    search_recipe=Recipe(
+        epochs=2, batch_size=32, inner_steps=3, relative_step=0.5, n_eval=128, n_train=800, precision="auto"
+    ),
     smaller={"fashion-mnist": {"n_train": 500, "n_test": 200}},
-    final_recipe=Recipe(epochs=4, batch_size=64, inner_steps=3, relative_step=0.5, n_eval=128, weight_decay=2e-4),
+    final_recipe=Recipe(
+        epochs=4, batch_size=64, inner_steps=3, relative_step=0.5, n_eval=128, weight_decay=2e-4, precision="auto"
+    ),
     meta_iterations=5,
     meta_envs=2,
     search_envs=1,
