@@ -51,7 +51,7 @@ class RegularisedEvolution(BlackBoxSearch):
     def propose(self, count: int) -> list[HybridAction]:
         """Random actions until the population is full, then children."""
         living, random, rng = self.living(), self.random_proposals(), self.generator()
-        missing = min(count, self.population - len(living))
+        missing = min(count, self.population - len(living)) if living else count  # nobody to be a child of
         proposals: list[HybridAction] = [random.propose() for _ in range(missing)]
         while len(proposals) < count:
             proposals.append(self._child(self.parent(living, rng), rng) or random.propose())

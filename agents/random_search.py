@@ -70,10 +70,11 @@ class RandomSearch:
         trials: list[Trial] = []
         while len(trials) < evaluations:
             envs.reset()
-            proposals = [self.propose() for _ in range(envs.num_envs)]
-            actions = {part: np.stack([proposal[part] for proposal in proposals]) for part in ("keep", "switch")}
-            _, _, _, _, infos = envs.step(actions)
-            for index in range(min(envs.num_envs, evaluations - len(trials))):
+            proposals = [self.propose() for _ in range(min(envs.num_envs, evaluations - len(trials)))]
+            # the environments left over repeat the last proposal: equal jobs are evaluated once
+            padded = proposals + [proposals[-1]] * (envs.num_envs - len(proposals))
+            _, _, _, _, infos = envs.step({p: np.stack([action[p] for action in padded]) for p in ("keep", "switch")})
+            for index in range(len(proposals)):
                 trials.append(trial_of(info_of(infos, index)))
                 if on_trial:
                     on_trial(trials[-1])

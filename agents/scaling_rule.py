@@ -18,6 +18,7 @@ from rcnas_env.cost import cost
 from rcnas_env.evaluation.job import Job
 from rcnas_env.reward import reward_terms
 from rcnas_env.task import Task
+from rcnas_env.validation import require_integer
 
 DEPTH_SHARES = (0.4, 0.4, 0.2)
 """2 : 2 : 1."""
@@ -92,7 +93,13 @@ class ScalingRule:
         self.task = task
 
     def search(self, envs: Envs, evaluations: int = 1, on_trial: OnTrial | None = None) -> list[Trial]:
-        """See `Agent`; one evaluation, whatever was granted. `envs` must be an RCNASVectorEnv."""
+        """See `Agent`; one evaluation, if any was granted. `envs` must be an RCNASVectorEnv.
+
+        Raises:
+            ValueError: evaluations is no integer of at least 0.
+        """
+        if require_integer("evaluations", evaluations, 0) == 0:
+            return []
         first = envs.envs[0]  # type: ignore[attr-defined]
         student = scaling_rule(self.task.budget, self.task.teacher)
         job = Job(student, self.task, first.recipe, first.training_seed)

@@ -159,21 +159,22 @@ class VPG:
 
         Args:
             envs: whose episodes all have the same length.
-            evaluations: use no more than the first so many environments' experience; None uses all.
+            evaluations: the most students to take note of, at least 1; None for all. With the last of them the
+                iteration ends, in the middle of an episode if need be.
             on_trial: called with each student as it is done.
         """
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "actions", self.iteration))
         seed = derive_seed(self.seed, "tasks", self.iteration) % 2**31
         observation, _ = envs.reset(seed=seed, options={"steps_taken": self.steps_taken})
-        used = envs.num_envs if evaluations is None else min(evaluations, envs.num_envs)
         episode: list[Experience] = []
         trials: list[Trial] = []
         finished = False
         while not finished:
+            used = granted(envs, evaluations, len(trials))
             states = self.encoder(features(observation))
             with torch.no_grad():
                 alpha, beta = self.policy(states).sample(generator)
-            observation, rewards, _, truncated, infos = envs.step(to_action(alpha, beta))
+            observation, rewards, _, truncated, infos = envs.step(padded(to_action(alpha, beta), used))
             values = torch.as_tensor(rewards[:used], dtype=torch.float32)
             episode.append(Experience(states[:used], alpha[:used], beta[:used], values))
             for index in range(used):
@@ -181,12 +182,12 @@ class VPG:
                 if on_trial:
                     on_trial(trials[-1])
             self.steps_taken += envs.num_envs
-            finished = bool(np.all(truncated))
+            finished = bool(np.all(truncated)) or len(trials) == evaluations
             if self.config.update == "step":
                 update = self.update(episode[-1:])
         if self.config.update == "episode":
             update = self.update(episode)
-        mean_reward = torch.stack([experience.rewards for experience in episode]).mean().item()
+        mean_reward = torch.cat([experience.rewards for experience in episode]).mean().item()
         report = IterationReport(self.iteration, mean_reward, update, tuple(trials))
         self.iteration += 1
         return report
@@ -248,3 +249,13 @@ class VPG:
         self.reward_sum += float(rewards.sum())
         self.reward_count += len(rewards)
         return self.reward_sum / self.reward_count
+
+
+def granted(envs: Envs, evaluations: int | None, taken: int) -> int:
+    """How many environments' next students count, where `taken` of `evaluations` are used up."""
+    return envs.num_envs if evaluations is None else min(envs.num_envs, evaluations - taken)
+
+
+def padded(actions: dict[str, np.ndarray], used: int) -> dict[str, np.ndarray]:
+    """`actions`, the environments after the first `used` repeating the last of these: equal jobs are evaluated once."""
+    return {part: rows[np.minimum(np.arange(len(rows)), used - 1)] for part, rows in actions.items()}

@@ -31,7 +31,7 @@ from agents.critic import AccuracyCritic
 from agents.policy import to_action
 from agents.state_encoder import StateEncoder, features
 from agents.trial import Trial, info_of, plain, trial_of
-from agents.vpg import VPG, IterationReport, UpdateReport
+from agents.vpg import VPG, IterationReport, UpdateReport, granted, padded
 from agents.vpg_plus_settings import VPGPlusConfig as VPGPlusConfig
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.compression import compress
@@ -86,18 +86,18 @@ class VPGPlus(VPG):
         seed = derive_seed(self.seed, "tasks", self.iteration) % 2**31
         observation, infos = envs.reset(seed=seed, options={"steps_taken": self.steps_taken})
         self._emphasis = getattr(getattr(envs, "envs", [None])[0], "compression_emphasis", 1.0)
-        used = envs.num_envs if evaluations is None else min(evaluations, envs.num_envs)
         batch: list[Drawn] = []
         trials: list[Trial] = []
         finished = False
         while not finished:
+            used = granted(envs, evaluations, len(trials))
             tasks = [Task.from_dict(plain(info_of(infos, index)["next_task"])) for index in range(envs.num_envs)]
             if evaluations is not None and tasks[0] != self._task:
                 self.tried, self._task = set(), tasks[0]  # what another task's students were worth says nothing here
             drawn = self._draw(self.encoder(features(observation)), tasks, generator, evaluations is not None)
             chosen = [(each.alpha[each.chosen], each.beta[each.chosen]) for each in drawn]
             actions = to_action(*(torch.stack(part) for part in zip(*chosen, strict=True)))
-            observation, rewards, _, truncated, infos = envs.step(actions)
+            observation, rewards, _, truncated, infos = envs.step(padded(actions, used))
             for index in range(used):
                 info = info_of(infos, index)
                 self._observe(drawn[index], info, float(rewards[index]))
@@ -106,7 +106,7 @@ class VPGPlus(VPG):
                     on_trial(trials[-1])
             batch.extend(drawn[:used])
             self.steps_taken += envs.num_envs
-            finished = bool(np.all(truncated))
+            finished = bool(np.all(truncated)) or len(trials) == evaluations
         if evaluations is not None:
             self.tried.update(trial.student for trial in trials)
         update = self._improve(batch)

@@ -24,7 +24,7 @@ class VPGPlusConfig(VPGConfig):
     draws: int = 64
     """Actions drawn for each state, of which one is tried."""
     budget: bool = True
-    """Whether what is over the budget is not tried."""
+    """Whether what is over the budget is not tried. Without, predictions take every student for within it."""
     exploring: int = 8
     """Of the draws, so many are uniform over the action space: they may be tried, and are not learnt from."""
     over_budget: float = 1.0

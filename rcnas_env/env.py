@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import gymnasium as gym
@@ -23,7 +23,7 @@ from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import Store, open_store
 from rcnas_env.presets import preset_entry
 from rcnas_env.rendering import RENDER_MODES, Renderer
-from rcnas_env.task import ATTACK_SOURCES, N_STAGE, Task, Tasks, make_task_source
+from rcnas_env.task import ATTACK_SOURCES, N_STAGE, Task, TaskBuffers, Tasks, make_task_source
 from rcnas_env.training.recipe import Recipe, make_recipe
 from rcnas_env.validation import require_choice, require_integer, require_number, require_options, shown
 
@@ -49,7 +49,7 @@ class Effort:
     """How a step was computed, as against what it gave: equal steps stay equal if one was looked up.
 
     from_store: whether the student's evaluation was looked up.
-    seconds: wall time of the step.
+    seconds: wall time of the step; in a vector environment, without the evaluation of the next tasks' teachers.
     evaluation_seconds: what training and attacking the student took when it was computed, or would have taken where
         it was looked up in a table; 0 where it was not evaluated.
     """
@@ -211,6 +211,8 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
     def set_tasks(self, tasks: Tasks) -> None:
         """Take all further tasks from `tasks`: a Task, a list of them, or a TaskSource.
 
+        Of `TaskBuffers` a copy is taken: students of one environment are no teachers of another.
+
         Raises:
             ValueError: it is none of these, or the recipe's eval set does not fit one of their data sets.
         """
@@ -218,7 +220,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         names = getattr(source, "datasets", None) or [task.dataset for task in getattr(source, "tasks", ())]
         for name in names:  # what a training would run into only later
             validate_eval_size(name, self.recipe.n_eval)
-        self.tasks = source
+        self.tasks = replace(source) if isinstance(source, TaskBuffers) else source
 
     # -- the parts of reset and step, which the vector environment interleaves ---------------------------
 
@@ -242,6 +244,8 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         """Re-initialise the buffers and choose a task; returns the teacher's job, which `observe` needs."""
         self.tasks.reset()
         options = require_options("options", options)
+        if unknown := sorted(set(options) - {"task", "steps_taken"}):
+            gym.logger.warn(f"options of reset that are not 'task' or 'steps_taken' play no part, got {unknown}")
         steps = options.get("steps_taken", self.steps_taken if seed is None else 0)
         self.steps_taken = require_integer("options['steps_taken']", steps, 0)
         given = options.get("task")
@@ -253,6 +257,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         """Sample the next task from the buffers (or take `given`); returns its teacher's job."""
         task = self.tasks.sample(self.np_random) if given is None else given
         self._task = self._with_source(task)
+        self._teacher = None  # until `observe`, which an interruption may come before
         return self._job(task.teacher)
 
     def observe(self, teacher: Evaluation) -> Observation:
@@ -271,9 +276,12 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
 
         Raises:
             ValueError: the action is outside the action space; nothing has changed then.
+            gym.error.ResetNeeded: before the first reset, or the last reset or step was broken off.
         """
         started = time.perf_counter()
         task = self.task
+        if self._teacher is None:
+            raise gym.error.ResetNeeded("call reset(): the last reset or step was broken off")
         student = self._student(action)
         needed = reward.depends_on_accuracy(cost(student).macs, task.budget, self.annealing, self.penalty)
         job = self._job(student) if needed else None

@@ -174,7 +174,7 @@ def _task(dataset: str, attack: str, teacher: str | NetworkSpec, budget: float, 
 class TaskBuffers:
     """The data, attack and architecture buffers of Algorithm 1; each student joins the architecture buffer.
 
-    A student inherits the budgets of the teacher it came from, and stands for its data set's image shape only.
+    A student inherits the budget of the task it was made under, and stands for its data set's image shape only.
 
     Raises:
         ValueError: a buffer is empty, or one of its combinations is no valid Task.
@@ -195,6 +195,7 @@ class TaskBuffers:
         if not all(isinstance(entry, TeacherEntry) for entry in self.teachers):
             raise ValueError(f"buffers.teachers must be TeacherEntry objects, got {shown(self.teachers)}")
         self.base_tasks()  # every combination is validated before any training
+        self.datasets = tuple(dataset_entry(name).name for name in self.datasets)  # as students are filed
 
     def base_tasks(self) -> tuple[Task, ...]:
         """Every combination of the initial buffers."""

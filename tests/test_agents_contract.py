@@ -109,6 +109,21 @@ def test_meta_training_leaves_process_wide_streams_alone(kind: type[VPG]) -> Non
 
 
 @pytest.mark.parametrize("name", SEARCHERS)
+@pytest.mark.parametrize(("evaluations", "num_envs"), [(3, 1), (7, 4)])
+def test_longer_episodes_give_no_more_than_was_granted(name: str, evaluations: int, num_envs: int) -> None:
+    assert len(agent(name).search(environments(num_envs, steps=5), evaluations)) == evaluations
+
+
+@pytest.mark.parametrize("name", ["vpg", "vpg+", "random-search"])
+def test_environments_that_are_left_over_train_nothing_of_their_own(name: str) -> None:
+    envs = environments(4)
+    given = recorded(envs)
+    agent(name).search(envs, 5)
+    for part in ("keep", "switch"):
+        assert np.ptp(given[-1][part], axis=0).max() == 0, "the second step has one evaluation left, for four rows"
+
+
+@pytest.mark.parametrize("name", SEARCHERS)
 def test_no_evaluations_are_no_trials(name: str) -> None:
     assert searched(name, evaluations=0) == []
 
@@ -231,6 +246,7 @@ def test_the_same_trials_by_parts_count_the_same(name: str) -> None:
 
 def test_the_scaling_rule_tries_its_one_network() -> None:
     assert len(make_agent("scaling-rule", task()).search(environments(2), 5)) == 1
+    assert make_agent("scaling-rule", task()).search(environments(2), 0) == []
 
 
 def test_names_are_unique_and_unknown_ones_list_the_known() -> None:

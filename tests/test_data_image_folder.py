@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from rcnas_env.data import (
 )
 from rcnas_env.data.splitting import share_of_class, take_share
 from rcnas_env.registry import UnknownNameError
-from rcnas_env.task import Task
+from rcnas_env.task import Task, TaskBuffers, TeacherEntry
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
@@ -76,6 +77,17 @@ def test_splits_are_disjoint(folder: Path) -> None:
 def test_tasks_take_image_folders(folder: Path) -> None:
     task = Task(f"imagefolder:{folder}@16", "fgsm", "WRN-10-1", 1e6)  # type: ignore[arg-type]
     assert (task.teacher.input, task.teacher.classes, task.radius) == ((3, 16, 16), 2, 8 / 255)
+
+
+def test_students_on_image_folders_become_teachers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    buffers = TaskBuffers([f"imagefolder:{folder.name}"], ["fgsm"], [TeacherEntry("WRN-10-1", (1e6,))])
+    rng = np.random.default_rng(0)
+    first = buffers.sample(rng)
+    narrower = tuple(replace(stage, planes=stage.planes // 2) for stage in first.teacher.stages)
+    student = replace(first.teacher, stages=narrower)
+    buffers.add_student(first, student)
+    assert student in {buffers.sample(rng).teacher for _ in range(20)}
 
 
 def test_the_central_square_is_resized_as_pillow_does(folder: Path) -> None:

@@ -75,6 +75,12 @@ def test_children_are_one_change_from_a_parent_other_students_and_within_the_bud
         assert cost(child.student).macs <= own.budget
 
 
+def test_more_environments_than_the_population_has_room_for_are_served() -> None:
+    agent = RegularisedEvolution(TASK, population=3, tournament=2)
+    assert len(agent.propose(8)) == 8
+    assert len(agent.search(environments(8), 20)) == 20
+
+
 def test_the_first_p_are_random_students() -> None:
     agent = RegularisedEvolution(TASK, seed=3, population=5)
     agent.search(environments(1), 5)

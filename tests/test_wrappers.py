@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -188,9 +189,19 @@ def test_meta_training_samples_the_buffers_for_five_steps() -> None:
     assert ends(MetaTraining(make(), buffers, steps=2), 4) == [False, True] * 2
     bare = env.unwrapped
     assert isinstance(bare, RCNASEnv)
-    assert bare.tasks is buffers
+    assert bare.tasks == buffers and bare.tasks is not buffers
     attacks = {env.reset(seed=seed)[1]["next_task"]["attack"] for seed in range(20)}
     assert attacks == {"clean", "cw-40"}
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda env: MetaTraining(env, FixedTasks((TASK,)), 10), lambda env: FineTuning(env, TASK, 6)]
+)
+def test_a_limit_inside_that_would_end_episodes_first_is_named(wrap: Callable[[gym.Env[Any, Any]], object]) -> None:
+    message = r"steps must be no more than .* max_episode_steps, 5, .*give max_episode_steps=\d+ to gym.make"
+    with pytest.raises(ValueError, match=message):
+        wrap(make())
+    wrap(make(max_episode_steps=10))
 
 
 def test_fine_tuning_repeats_one_task_for_one_step() -> None:

@@ -59,7 +59,7 @@ def best_so_far(searches: Sequence[Search]) -> Curves:
         rewards = np.array([[trial.reward for trial in search.trials[:length]] for search in mine])
         curves.append(_over_seeds(label, np.maximum.accumulate(rewards, axis=1)))
     task = searches[0].task
-    return Curves(task, "Learning curves", "best reward so far (Eq. 4)", "evaluations", tuple(curves), step=True)
+    return Curves(task, "Learning curves", "best reward so far", "evaluations", tuple(curves), step=True)
 
 
 def curves_of(run: Run) -> list[Curves]:
