@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
@@ -23,40 +23,12 @@ from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import Store, open_store
 from rcnas_env.presets import preset_entry
 from rcnas_env.rendering import RENDER_MODES, Renderer
+from rcnas_env.step import Effort, Step
 from rcnas_env.task import ATTACK_SOURCES, N_STAGE, Task, TaskBuffers, Tasks, make_task_source
 from rcnas_env.training.recipe import Recipe, make_recipe
 from rcnas_env.validation import require_choice, require_integer, require_number, require_options, shown
 
 Observation = dict[str, NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step under way: the action applied, the student's evaluation still to come.
-
-    job is None where Eq. 4 does not depend on the student's accuracy: nothing is trained.
-    """
-
-    task: Task
-    student: NetworkSpec
-    job: Job | None
-    annealing: float
-    started: float
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How a step was computed, as against what it gave: equal steps stay equal if one was looked up.
-
-    from_store: whether the student's evaluation was looked up.
-    seconds: wall time of the step; in a vector environment, without the evaluation of the next tasks' teachers.
-    evaluation_seconds: what training and attacking the student took when it was computed, or would have taken where
-        it was looked up in a table; 0 where it was not evaluated.
-    """
-
-    from_store: bool = field(compare=False)
-    seconds: float = field(compare=False)
-    evaluation_seconds: float = field(default=0.0, compare=False)
 
 
 class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):

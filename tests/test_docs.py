@@ -160,10 +160,13 @@ def test_the_readme_s_settings_and_learner_are_taken() -> None:
     namespace["env"].close()
 
 
-def test_the_agents_page_s_learner_on_several_tasks_runs(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_agents_page_s_search_and_learner_on_several_tasks_run(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "agents.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    exec(compile(block, "docs/agents.md", "exec"), {})
+    search, learner = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    namespace: dict[str, Any] = {}
+    exec(compile(search, "docs/agents.md, search", "exec"), namespace)
+    assert len(namespace["trials"]) == 100 and all(trial.within_budget for trial in namespace["trials"])
+    exec(compile(learner, "docs/agents.md, learner", "exec"), {})
     assert -1 <= float(capsys.readouterr().out) <= 2  # a reward
 
 

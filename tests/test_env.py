@@ -15,9 +15,10 @@ from stable_baselines3.common.env_checker import check_env as check_env_for_sb3
 
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.cost import cost
-from rcnas_env.env import Effort, RCNASEnv
+from rcnas_env.env import RCNASEnv
 from rcnas_env.reward import reward_terms
-from rcnas_env.task import Task, TaskBuffers, TeacherEntry
+from rcnas_env.step import Effort
+from rcnas_env.task import Task, TaskBuffers
 from rcnas_env.training.recipe import Recipe
 from rcnas_env.wrappers import DiscreteAction, FlatAction
 
@@ -134,40 +135,6 @@ def test_a_step_before_the_first_reset_is_refused() -> None:
     env = RCNASEnv(engine="analytic", store=None)
     with pytest.raises(gym.error.ResetNeeded):
         env.step(env.action_space.sample())
-
-
-@pytest.mark.parametrize("broken_off", ["first reset", "reset", "step"])
-def test_after_a_teacher_s_evaluation_was_broken_off_a_reset_is_needed(
-    broken_off: str, counting_evaluator: CountingEvaluator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    env = RCNASEnv(engine=counting_evaluator, store=None, recipe=RECIPE)
-    action = env.action_space.sample()
-    if broken_off != "first reset":
-        env.reset(seed=0)
-
-    def interrupted(teacher: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(env, "observe", interrupted)
-        env.step(action) if broken_off == "step" else env.reset(seed=1)
-    evaluated = len(counting_evaluator.calls)
-    with pytest.raises(gym.error.ResetNeeded, match="broken off"):
-        env.step(action)
-    assert len(counting_evaluator.calls) == evaluated, "a student was evaluated beside another task's teacher"
-    env.reset(seed=1)
-    env.step(action)
-
-
-def test_two_environments_share_no_buffers() -> None:
-    buffers = TaskBuffers(["digits"], ["clean"], [TeacherEntry("WRN-16-1", (123_456.0,))])
-    first, second = (bare(make(tasks=buffers)) for _ in range(2))
-    first.reset(seed=0)
-    first.step(first.action_space.sample())
-    second.reset(seed=0)
-    assert isinstance(first.tasks, TaskBuffers) and isinstance(second.tasks, TaskBuffers)
-    assert len(first.tasks.students["digits"]) == 1
-    assert second.tasks.students == buffers.students == {}
 
 
 def test_students_join_the_buffers_until_the_episode_ends() -> None:
@@ -381,8 +348,3 @@ def test_bad_arguments_are_named(options: dict[str, Any], message: str) -> None:
 def test_bad_reset_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make().reset(options=options)
-
-
-def test_reset_options_without_a_meaning_are_told() -> None:
-    with pytest.warns(UserWarning, match=r"not 'task' or 'steps_taken' play no part, got \['step_taken'\]"):
-        make().reset(options={"step_taken": 3})

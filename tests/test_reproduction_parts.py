@@ -11,9 +11,10 @@ import pytest
 from agents.checkpoint import CheckpointError
 from experiments.arena_meta import Charge, ChargingEvaluator
 from experiments.reproduction.building import time_table
+from experiments.reproduction.estimate import _random_students, _student
 from experiments.reproduction.outline import outline
 from experiments.reproduction.plan import make_plan
-from experiments.reproduction.prices import ASSUMED_TFLOPS, Prices, layers, prices, random_images
+from experiments.reproduction.prices import ASSUMED_TFLOPS, Prices, layers, passes_of, prices, random_images
 from experiments.reproduction.scale import GPU, LAPTOP
 from experiments.reproduction.searches import Found, SearchKey, SearchSettings, _environments, search
 from rcnas_env.architecture import NetworkSpec, StageSpec
@@ -88,6 +89,18 @@ def test_steps_are_timed_on_random_images_of_the_data_set_s_shape() -> None:
     recipe = LAPTOP.search_recipe.but(batch_size=4, inner_steps=1)
     measured = prices([LAPTOP.task("cifar10", "5G", "clean").teacher], "digits", recipe, "cpu")
     assert measured.mac + measured.layer > 0 and measured.lanes and "timed training steps" in measured.source
+    assert measured.attack == 1 if recipe.precision == "fp32" else measured.attack > 0
+
+
+def test_students_to_be_found_cost_what_random_ones_do_and_attacks_their_own_price() -> None:
+    task, recipe = LAPTOP.task("cifar10", "5G", "pgd-20"), LAPTOP.search_recipe
+    students = _random_students(task.teacher)
+    assert len(set(students)) == len(students) == 16 and any(s.robust for student in students for s in student.stages)
+    plain, dear = Prices(1e-9, 0.0), Prices(1e-9, 0.0, attack=3.0)
+    macs = sum(cost(student).macs for student in students) / 16
+    training, attack = 2 * 800 * passes_of(recipe) * macs * 1e-9, 128 * 41 * macs * 1e-9
+    assert _student(plain, task, recipe) == pytest.approx(training + attack)
+    assert _student(dear, task, recipe) == pytest.approx(training + 3 * attack)
 
 
 def test_a_plan_s_outline_names_the_networks() -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from experiments.reproduction.plan import Plan
 from experiments.reproduction.prices import Prices, passes_of, prices
 from experiments.reproduction.scale import Scale
 from experiments.reproduction.searches import Found, SearchKey, SearchSettings, meta_buffers, read_search, teacher_jobs
-from rcnas_env.architecture import Network
+from rcnas_env.architecture import Network, NetworkSpec
+from rcnas_env.compression import compress
 from rcnas_env.data import dataset_entry
 from rcnas_env.evaluation.folder_store import FolderStore
 from rcnas_env.evaluation.job import Job
@@ -25,8 +27,8 @@ from rcnas_env.training.recipe import Recipe
 
 ATTACK_PASSES = {"clean": 1, "fgsm": 3, "pgd-20": 41, "cw-40": 81, "autoattack": 1_500, "auto-lite": 600}
 """Forward and backward passes an image, roughly; others count as auto-lite."""
-STUDENT_SHARE = 0.6
-"""Cost of a student as a share of its teacher's, on average; the policy decides, and is not known yet."""
+STUDENTS = 16
+"""Uniformly random students of a teacher, whose mean cost stands for that of a student that is not known yet."""
 TEST_IMAGES = 10_000
 """Of the paper's data sets and Fashion-MNIST, where a recipe takes them all; smaller data sets have a sixth as many as
 training images, roughly."""
@@ -142,7 +144,7 @@ def _meta_training(price: Prices, settings: SearchSettings, plan: Plan) -> Phase
     if not trainings:
         return Phase(0, 0, 0.0)
     tasks = meta_buffers(scale, plan.missing).base_tasks()
-    mean = float(np.mean([_student(price, task, scale.search_recipe) for task in tasks]))
+    mean = _mean([_student(price, task, scale.search_recipe) for task in tasks])
     return Phase(trainings, done, (trainings - done) * mean)
 
 
@@ -160,7 +162,7 @@ def _searches(price: Prices, scale: Scale, plan: Plan, found: Mapping[SearchKey,
 def _finals(
     price: Prices, scale: Scale, store: Store, plan: Plan, found: Mapping[SearchKey, Found], jobs: Sequence[Job]
 ) -> Phase:
-    """Known networks as they are; students that are still to be found as shares of their teachers."""
+    """Known networks as they are; students that are still to be found as random ones of their teachers."""
     known, seconds = _jobs(price, store, jobs), 0.0
     unknown = [final for final in plan.finals if final.search is not None and final.search not in found]
     trained = set[tuple[SearchKey, int]]()
@@ -169,10 +171,11 @@ def _finals(
         assert key is not None
         job = final_job(scale, final, {key: Found(key, task, (), task.teacher, Charge(0, 0.0))})
         assert job is not None
+        students = [replace(job, network=student) for student in _random_students(task.teacher)]
         if (key, final.seed) not in trained:
             trained.add((key, final.seed))
-            seconds += STUDENT_SHARE * _training(price, job.network, job.task.dataset, job.recipe)
-        seconds += STUDENT_SHARE * _attack(price, job)
+            seconds += _mean([_training(price, each.network, each.task.dataset, each.recipe) for each in students])
+        seconds += _mean([_attack(price, each) for each in students])
     return Phase(known.trainings + len(trained), known.done, known.seconds + seconds)
 
 
@@ -191,8 +194,19 @@ def _pruning(price: Prices, settings: SearchSettings, plan: Plan) -> Phase:
 
 
 def _student(price: Prices, task: Task, recipe: Recipe) -> float:
-    job = Job(task.teacher, task, recipe)
-    return STUDENT_SHARE * (_training(price, task.teacher, task.dataset, recipe) + _attack(price, job))
+    jobs = [Job(student, task, recipe) for student in _random_students(task.teacher)]
+    return _mean([_training(price, job.network, task.dataset, recipe) + _attack(price, job) for job in jobs])
+
+
+@functools.cache
+def _random_students(teacher: NetworkSpec) -> tuple[NetworkSpec, ...]:
+    rng, stages = np.random.default_rng(0), len(teacher.stages)
+    actions = [{"keep": rng.random((stages, 2)), "switch": rng.integers(0, 2, (stages, 2))} for _ in range(STUDENTS)]
+    return tuple(compress(teacher, action) for action in actions)
+
+
+def _mean(seconds: Sequence[float]) -> float:
+    return float(np.mean(seconds))
 
 
 def _training(price: Prices, network: Network, dataset: str, recipe: Recipe) -> float:
@@ -203,4 +217,5 @@ def _training(price: Prices, network: Network, dataset: str, recipe: Recipe) -> 
 def _attack(price: Prices, job: Job) -> float:
     every = min(TEST_IMAGES, dataset_entry(job.task.dataset).training_images // 6)
     images = job.recipe.n_eval if job.split == "eval" else job.recipe.n_test or every
-    return price.passes(job.network, images, job.recipe.attack_batch_size, ATTACK_PASSES.get(job.task.attack, 600))
+    count = price.attack * ATTACK_PASSES.get(job.task.attack, 600)
+    return price.passes(job.network, images, job.recipe.attack_batch_size, count)

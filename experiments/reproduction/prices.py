@@ -38,12 +38,14 @@ class Prices:
 
     source: how they came about, in words.
     lanes: whether several workers work that fast side by side; they share a GPU, and an assumed rate is one device's.
+    attack: how many times as long a pass of an attack takes, which is in float32 whatever a training is in.
     """
 
     mac: float
     layer: float
     source: str = ""
     lanes: bool = True
+    attack: float = 1.0
 
     def passes(self, network: Network, images: int, batch_size: int, count: float) -> float:
         """Seconds of `count` passes over `images` images in batches."""
@@ -89,21 +91,28 @@ def prices(
 def _measured(networks: Sequence[Network], dataset: str, recipe: Recipe, target: str) -> Prices:
     """Time a few training steps of each network; p and q by non-negative least squares."""
     few = random_images(dataset, TIMED_BATCHES * recipe.batch_size)
-    short = recipe.but(epochs=1, n_train=None)
-    rows, seconds = [], []
-    for network in networks:
-        for _ in range(2):  # the first is slower: kernels are chosen, memory is asked for
-            start = time.perf_counter()
-            with cpu_threads(recipe.threads):
-                fit(build(network).to(target), few, short, dataset_entry(dataset).epsilon, 0, target)
-            elapsed = time.perf_counter() - start
-        count = passes_of(recipe)
-        rows.append([count * len(few) * cost(network).macs, count * TIMED_BATCHES * layers(network)])
-        seconds.append(elapsed)
+    count = passes_of(recipe)
+    rows = [[count * len(few) * cost(each).macs, count * TIMED_BATCHES * layers(each)] for each in networks]
+    seconds = [_seconds(each, few, dataset, recipe, target) for each in networks]
+    attack = 1.0
+    if recipe.precision != "fp32":
+        attack = _seconds(networks[-1], few, dataset, recipe.but(precision="fp32"), target) / seconds[-1]
     scale = np.max(rows, axis=0)
     price, _ = nnls(np.asarray(rows) / scale, np.asarray(seconds))
     source = f"By {TIMED_BATCHES} timed training steps of the smallest and the largest network, on {target}."
-    return Prices(float(price[0] / scale[0]), float(price[1] / scale[1]), source, lanes=target == "cpu")
+    return Prices(float(price[0] / scale[0]), float(price[1] / scale[1]), source, target == "cpu", attack)
+
+
+def _seconds(network: Network, images: ImageSet, dataset: str, recipe: Recipe, target: str) -> float:
+    """Of one epoch on a few images."""
+    elapsed = 0.0
+    for _ in range(2):  # the first is slower: kernels are chosen, memory is asked for
+        start = time.perf_counter()
+        with cpu_threads(recipe.threads):
+            short = recipe.but(epochs=1, n_train=None)
+            fit(build(network).to(target), images, short, dataset_entry(dataset).epsilon, 0, target)
+        elapsed = time.perf_counter() - start
+    return elapsed
 
 
 def random_images(dataset: str, count: int) -> ImageSet:
