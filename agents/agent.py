@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+import numpy as np
 from gymnasium.vector import VectorEnv
+from numpy.typing import NDArray
 
 from agents.trial import Trial
 
@@ -13,6 +15,17 @@ OnTrial = Callable[[Trial], None]
 """Called with each trial as it is done; for progress bars and learning curves."""
 
 Envs = VectorEnv[Any, Any, Any]
+
+
+def batched(proposals: Sequence[dict[str, NDArray[Any]]], num_envs: int) -> dict[str, NDArray[Any]]:
+    """One action an environment, stacked; environments left over repeat the last: equal jobs are evaluated once.
+
+    Args:
+        proposals: at least one, at most `num_envs`, of the parts "keep" and "switch".
+        num_envs: how many rows each part gets.
+    """
+    every = [*proposals, *[proposals[-1]] * (num_envs - len(proposals))]
+    return {part: np.stack([action[part] for action in every]) for part in proposals[0]}
 
 
 class Agent(Protocol):

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from agents.agent import Envs, OnTrial
+from agents.agent import Envs, OnTrial, batched
 from agents.agent_file import read_agent, write_agent
 from agents.random_search import RandomSearch
 from agents.trial import Trial, info_of, plain, trial_of
@@ -93,9 +93,7 @@ class BlackBoxSearch(ABC):
             proposals = self.propose(min(envs.num_envs, evaluations - len(trials)))
             if not proposals:
                 break
-            # the environments left over repeat the last proposal: equal jobs are evaluated once
-            padded = proposals + [proposals[-1]] * (envs.num_envs - len(proposals))
-            *_, infos = envs.step({part: np.stack([action[part] for action in padded]) for part in ("keep", "switch")})
+            *_, infos = envs.step(batched(proposals, envs.num_envs))
             for index, action in enumerate(proposals):
                 trials.append(trial_of(info_of(infos, index)))
                 self.observe(Tried(action, trials[-1].student, trials[-1].reward))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.agent import Envs, OnTrial
+from agents.agent import Envs, OnTrial, batched
 from agents.agent_file import read_agent, write_agent
 from agents.trial import Trial, info_of, trial_of
 from rcnas_env.compression import compress
@@ -71,9 +71,7 @@ class RandomSearch:
         while len(trials) < evaluations:
             envs.reset()
             proposals = [self.propose() for _ in range(min(envs.num_envs, evaluations - len(trials)))]
-            # the environments left over repeat the last proposal: equal jobs are evaluated once
-            padded = proposals + [proposals[-1]] * (envs.num_envs - len(proposals))
-            _, _, _, _, infos = envs.step({p: np.stack([action[p] for action in padded]) for p in ("keep", "switch")})
+            *_, infos = envs.step(batched(proposals, envs.num_envs))
             for index in range(len(proposals)):
                 trials.append(trial_of(info_of(infos, index)))
                 if on_trial:

@@ -216,7 +216,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         """Re-initialise the buffers and choose a task; returns the teacher's job, which `observe` needs."""
         self.tasks.reset()
         options = require_options("options", options)
-        if unknown := sorted(set(options) - {"task", "steps_taken"}):
+        if unknown := sorted(set(options) - {"task", "steps_taken"}, key=str):
             gym.logger.warn(f"options of reset that are not 'task' or 'steps_taken' play no part, got {unknown}")
         steps = options.get("steps_taken", self.steps_taken if seed is None else 0)
         self.steps_taken = require_integer("options['steps_taken']", steps, 0)

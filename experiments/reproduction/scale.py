@@ -187,8 +187,8 @@ LAPTOP = Scale(
     seeds=2,
     autoattack_images=40,
 )  # fmt: skip
-"""Two cores. All targets together took 73 minutes on digits, and two and a half hours with Fashion-MNIST, beside other
-work (docs/results.md)."""
+"""Two cores. All targets together took 73 minutes on digits, beside other work; with Fashion-MNIST it would be two and
+a half hours, by a run that was stopped (docs/results.md)."""
 
 SCALES = {scale.name: scale for scale in (LAPTOP, GPU, PAPER)}
 
