@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tyro
@@ -29,6 +29,7 @@ from rcnas_env.evaluation.store import open_store
 from rcnas_env.presets import preset_entry
 from rcnas_env.tabular.space import StudentSpace
 from rcnas_env.task import Task, resolve_teacher
+from rcnas_env.training.recipe import Recipe
 from rcnas_env.validation import require_integer
 
 CHUNK = 96
@@ -90,12 +91,20 @@ class TableRecording:
     """Of the Ray cluster; if not given, $RAY_ADDRESS, else one is started in this process."""
     time_limit: float | None = None
     """Seconds that one training or attack may take; it counts as diverged then. Needs workers (docs/faults.md)."""
+    changes: dict[str, int] = field(default_factory=dict)
+    """Fields of the recipe that are not as in the preset, whole numbers: `--changes n_train 800 epochs 2`."""
 
     def __post_init__(self) -> None:
         preset_entry(self.preset)  # raises if there is none of this name
         require_integer("students", self.students, 1)
         require_integer("seeds", self.seeds, 1)
         require_integer("workers", self.workers, 0)
+        _ = self.recipe  # raises if a change is of no field, or out of range
+
+    @property
+    def recipe(self) -> Recipe:
+        """Of every training: the preset's, with the changes."""
+        return Recipe.from_dict(preset_entry(self.preset).recipe.to_dict() | self.changes)
 
 
 def anchors(teacher: NetworkSpec) -> list[NetworkSpec]:
@@ -138,7 +147,6 @@ def _first_generation(teacher: NetworkSpec, student: NetworkSpec) -> bool:
 
 def recorded_jobs(config: TableRecording, space: StudentSpace, attacks: tuple[str, ...]) -> list[list[Job]]:
     """The jobs of each student, in the order of `design`."""
-    recipe = preset_entry(config.preset).recipe
     dataset = preset_entry(config.preset).buffers().datasets[0]
     tasks = [Task(dataset, attack, space.teacher, float(cost(space.teacher).macs)) for attack in attacks]
     jobs = []
@@ -146,7 +154,7 @@ def recorded_jobs(config: TableRecording, space: StudentSpace, attacks: tuple[st
         repeated = position < len(anchors(space.teacher)) or position % REPEAT_EVERY == 0
         network = space.network(row)
         seeds = range(config.seeds if repeated else 1)
-        jobs.append([Job(network, task, recipe, seed) for seed in seeds for task in tasks])
+        jobs.append([Job(network, task, config.recipe, seed) for seed in seeds for task in tasks])
     return jobs
 
 

@@ -188,7 +188,7 @@ def _claim_folder(folder: Path, settings: SearchSettings, missing: Sequence[str]
     """Note what decides the searches; refuse a folder in which something else did."""
     recipe = settings.scale.search_recipe.to_dict()
     deciding = {**asdict(settings.scale), "search_recipe": recipe, "agent": settings.agent, "seed": settings.seed}
-    for free in ("seeds", "table_groups", "curve_seeds", "autoattack_images", "final_recipe"):
+    for free in ("seeds", "table_groups", "table_places", "curve_seeds", "autoattack_images", "final_recipe"):
         deciding.pop(free)
     deciding["meta_places"] = meta_places(settings.scale, missing)  # the agents were meta-trained on these alone
     deciding["groups"] = {label: [each.teacher, each.budget] for label, each in settings.scale.groups.items()}

@@ -78,6 +78,14 @@ def test_the_first_students_are_the_same_however_many_are_asked_for() -> None:
         assert all(job.split == "eval" and job.task.dataset == "digits" for job in student)
 
 
+def test_changes_are_of_the_preset_s_recipe_and_leave_the_order_as_it_is() -> None:
+    kept = recorded_jobs(TableRecording(students=12), SPACE, ATTACKS)
+    changed = recorded_jobs(TableRecording(students=12, changes={"epochs": 1, "n_train": 100}), SPACE, ATTACKS)
+    assert [
+        [replace(job, recipe=job.recipe.but(epochs=1, n_train=100)) for job in student] for student in kept
+    ] == changed
+
+
 # -- the models ----------------------------------------------------------------------------------------
 
 
@@ -267,6 +275,8 @@ def test_a_store_without_repeated_trainings_makes_no_table(recorded: tuple[list[
         (record_table, ["--preset", "typo"], "typo"),
         (record_table, ["--teacher", "typo"], "unknown network 'typo'"),
         (record_table, ["--students", "0"], "students"),
+        (record_table, ["--changes", "epoch", "2"], "no other fields than"),
+        (record_table, ["--changes", "epochs", "0"], "recipe.epochs"),
         (fit_table, ["--recording.preset", "typo"], "typo"),
         (fit_table, ["--recording.store", "an-empty-folder"], "record some first"),
         (matrix, ["--datasets", "typo"], "typo"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 from agents.checkpoint import CheckpointError
 from experiments.arena_meta import Charge, ChargingEvaluator
 from experiments.reproduction.building import time_table
-from experiments.reproduction.estimate import _random_students, _student
+from experiments.reproduction.estimate import _random_students, _student, estimate
 from experiments.reproduction.outline import outline
 from experiments.reproduction.plan import make_plan
 from experiments.reproduction.prices import ASSUMED_TFLOPS, Prices, layers, passes_of, prices, random_images
@@ -20,6 +22,7 @@ from experiments.reproduction.searches import Found, SearchKey, SearchSettings, 
 from rcnas_env.architecture import NetworkSpec, StageSpec
 from rcnas_env.cost import cost
 from rcnas_env.evaluation.analytic import AnalyticEvaluator
+from rcnas_env.training.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -99,8 +102,29 @@ def test_students_to_be_found_cost_what_random_ones_do_and_attacks_their_own_pri
     plain, dear = Prices(1e-9, 0.0), Prices(1e-9, 0.0, attack=3.0)
     macs = sum(cost(student).macs for student in students) / 16
     training, attack = 2 * 800 * passes_of(recipe) * macs * 1e-9, 128 * 41 * macs * 1e-9
-    assert _student(plain, task, recipe) == pytest.approx(training + attack)
-    assert _student(dear, task, recipe) == pytest.approx(training + 3 * attack)
+    assert _student({"digits": plain}, task, recipe) == pytest.approx(training + attack)
+    assert _student({"digits": dear}, task, recipe) == pytest.approx(training + 3 * attack)
+
+
+def test_each_data_set_of_a_plan_has_its_own_price(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = dict[str, tuple[set[tuple[int, ...]], Recipe]]()
+
+    def priced(networks: Sequence[NetworkSpec], dataset: str, recipe: Recipe, *_: Any) -> Prices:
+        asked[dataset] = {network.input for network in networks}, recipe
+        return Prices(1e-9 if dataset == "digits" else 2e-9, 0.0, f"timed on {dataset}")
+
+    monkeypatch.setattr("experiments.reproduction.estimate.prices", priced)
+    plan = make_plan(LAPTOP, ("table1",), through_teacher=False)
+    settings = SearchSettings(LAPTOP, tmp_path, store=str(tmp_path / "store"), device="cpu")
+    whole = estimate(settings, plan)
+    assert asked == {
+        "digits": ({(1, 8, 8)}, LAPTOP.search_recipe),
+        "fashion-mnist": ({(1, 28, 28)}, LAPTOP.recipes("fashion-mnist")[0]),
+    }
+    text = whole.text(2)
+    assert "timed on digits\ntimed on fashion-mnist\nWith 2 workers" in text
+    alike = replace(whole, prices={name: Prices(1.0, 0.0, "timed") for name in asked})
+    assert alike.text(2).count("timed") == 1
 
 
 def test_a_plan_s_outline_names_the_networks() -> None:

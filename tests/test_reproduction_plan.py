@@ -112,6 +112,20 @@ def test_a_plan_repeats_nothing_and_searches_for_all_that_it_measures(scale: Sca
     assert "r-nas" not in plan.meta and all(key.variant == "r-nas" or key.variant in plan.meta for key in plan.searches)
 
 
+def test_a_table_has_the_places_that_its_scale_gives_it() -> None:
+    plan = make_plan(LAPTOP, ("table1", "table9"), through_teacher=False)
+    places = {
+        final.entry.role: {each.place for each in plan.finals if each.entry == final.entry} for final in plan.finals
+    }
+    assert places["rc-nas"] == {"cifar10", "cifar100"} and places["r-nas"] == places["sat"] == {"cifar10"}
+    assert {final.place for final in plan.pruned} == {"cifar10"}
+    table = build_table(LAPTOP, "table9", {}, network_labels(LAPTOP))
+    assert {column.key.partition("/")[0] for column in table.columns} == {"cifar10"}
+    assert table.caption.endswith("left out: cifar100 (fashion-mnist)")
+    left_out = make_plan(LAPTOP, ("table9",), through_teacher=False, missing=("digits",)).left_out
+    assert left_out["table9"].startswith("it needs digits,")
+
+
 def test_tables_share_searches() -> None:
     first = make_plan(LAPTOP, ("table1",), through_teacher=False, missing=("fashion-mnist",))
     both = make_plan(LAPTOP, ("table1", "table2"), through_teacher=False, missing=("fashion-mnist",))

@@ -21,7 +21,7 @@ THROUGH_ATTACKS = ("pgd-20", "cw-40")
 def finals_of(scale: Scale, name: str, missing: Sequence[str] = (), attack_source: str = "student") -> Iterator[Final]:
     """Every cell of a table by every seed; rivals that a group does not have among them."""
     spec = TABLES[name]
-    for place in places_of(scale, spec.places, missing):
+    for place in places_of(scale, name, spec.places, missing):
         for group in groups_of(scale, name, spec.groups):
             for entry in spec.entries:
                 for column in columns_of(spec, attack_source):
@@ -51,7 +51,7 @@ def build_table(
         labels: (place, group, role of the network) → name of a fixed network.
     """
     spec = TABLES[name]
-    places, groups = places_of(scale, spec.places, missing), groups_of(scale, name, spec.groups)
+    places, groups = places_of(scale, name, spec.places, missing), groups_of(scale, name, spec.groups)
     counted = sizes_group(scale, groups, places)
     columns = [Column("params", "#P", counted, "M"), Column("macs", "#F", counted, "M MACs")] if spec.sizes else []
     for place in places:
@@ -65,7 +65,9 @@ def build_table(
             if cells:
                 note = _over_budget(scale, entry, group, places, measured)
                 rows.append(Row(spec.role(group, entry), _labels(scale, entry, group, places, labels), cells, note))
-    left_out = [f"{place} ({scale.datasets[place]})" for place in spec.places if scale.datasets.get(place) in missing]
+    left_out = [
+        f"{place} ({scale.datasets[place]})" for place in spec.places if place in scale.datasets and place not in places
+    ]
     note = f"; left out: {', '.join(left_out)}" if left_out else ""
     caption = f"{spec.caption}, scale {scale.name}{note}"
     title = name if attack_source == "student" else f"{name}-through-teacher"
@@ -172,7 +174,7 @@ def time_table(
     fine-tuning costs on a machine that has never seen the task. The last row is meta-training's.
     """
     rows = []
-    for place in places_of(scale, ("cifar10", "cifar100", "tiny-imagenet"), missing):
+    for place in places_of(scale, "table4", ("cifar10", "cifar100", "tiny-imagenet"), missing):
         for group in groups_of(scale, "table4", tuple(scale.groups)):
             hours = [
                 each.charge.seconds / 3600

@@ -167,20 +167,22 @@ def groups_of(scale: Scale, name: str, groups: Sequence[str]) -> tuple[str, ...]
     return tuple(group for group in scale.table_groups.get(name, groups) if group in groups and group in scale.groups)
 
 
-def places_of(scale: Scale, places: Sequence[str], missing: Sequence[str] = ()) -> tuple[str, ...]:
-    """The data sets' places that the scale fills, without those whose data set is among `missing`."""
-    return tuple(place for place in places if place in scale.datasets and scale.datasets[place] not in missing)
+def places_of(scale: Scale, name: str, places: Sequence[str], missing: Sequence[str] = ()) -> tuple[str, ...]:
+    """The places that a table or figure has at this scale, without those whose data set is among `missing`."""
+    here = tuple(place for place in scale.table_places.get(name, places) if place in places and place in scale.datasets)
+    return tuple(place for place in here if scale.datasets[place] not in missing)
 
 
 def reason_left_out(scale: Scale, name: str, missing: Sequence[str] = ()) -> str:
     """Why a target cannot be made, such as the data set that is not there; empty where it can."""
     places, groups = _extent(name)
-    if not any(place in scale.datasets for place in places):
+    here = places_of(scale, name, places)
+    if not here:
         return f"scale {scale.name} has no data set at the place of {' or '.join(places)}"
     if not groups_of(scale, name, groups):
         return f"scale {scale.name} has none of its budget groups ({', '.join(groups)})"
-    if not places_of(scale, places, missing):
-        needed = dict.fromkeys(scale.datasets[place] for place in places if place in scale.datasets)
+    if not places_of(scale, name, places, missing):
+        needed = dict.fromkeys(scale.datasets[place] for place in here)
         return f"it needs {' or '.join(needed)}, which is not wanted or not here (docs/data.md)"
     return ""
 

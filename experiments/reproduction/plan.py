@@ -136,7 +136,7 @@ def extra_searches(scale: Scale, name: str, missing: Sequence[str]) -> list[Sear
         tables = {"cifar10": "table1", "cifar100": "table1", "tiny-imagenet": "table5"}
         return [
             SearchKey("rc-nas", place, group, attack)
-            for place in places_of(scale, tuple(tables), missing)
+            for place in places_of(scale, name, tuple(tables), missing)
             for group in groups_of(scale, tables[place], TABLES[tables[place]].groups)
             for attack in ATTACKS
         ]
@@ -148,7 +148,7 @@ def extra_searches(scale: Scale, name: str, missing: Sequence[str]) -> list[Sear
         SearchKey(variant, place, group, attack, seed)
         for seed in range(seeds)
         for variant in variants
-        for place in places_of(scale, places, missing)
+        for place in places_of(scale, name, places, missing)
         for group in groups_of(scale, name, groups)
         for attack in attacks
     ]

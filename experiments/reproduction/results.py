@@ -69,7 +69,7 @@ def collect(
     curves: dict[str, list[list[float]]] = {}
     if "figure3" in plan.targets:
         places, groups, attacks = FIGURES["figure3"]
-        for place in places_of(scale, places, plan.missing):
+        for place in places_of(scale, "figure3", places, plan.missing):
             for group in groups_of(scale, "figure3", groups):
                 curves = curves_of(found, place, group, attacks[0])
     return Results(found, measured, tables, curves)
@@ -107,7 +107,7 @@ def _draw(folder: Path, name: str, plan: Plan, scale: Scale, results: Results) -
         places, groups, attacks = FIGURES[name]
         wanted = [
             SearchKey("rc-nas", place, group, attack)
-            for place in places_of(scale, places, plan.missing)
+            for place in places_of(scale, name, places, plan.missing)
             for group in groups_of(scale, name, groups)
             for attack in attacks
         ]
