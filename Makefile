@@ -41,9 +41,9 @@ demo: install ## run the quickstart
 
 # Parts of one thread each; the names go to stderr, so that ARGS=--json leaves nothing but JSON on stdout.
 bench: install ## measure speed against the published code (about 10 minutes on two idle cores)
-	@for name in peak training attacks env search cost_model; do \
-		echo "== benchmarks.$$name" >&2; \
-		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$name $(ARGS) || exit 1; \
+	@for each in peak training attacks env search cost_model "memory --inner-steps 1 --attack fgsm"; do \
+		echo "== benchmarks.$$each" >&2; \
+		OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.$$each $(ARGS) || exit 1; \
 	done
 
 test: install ## run the tests (minutes on two cores)

@@ -1,8 +1,10 @@
 """What the paper's largest teacher needs: WRN-70-16 at 3×32×32 built, trained on one batch of 8, and attacked.
 
     python -m benchmarks.memory
+    python -m benchmarks.memory --inner-steps 1 --attack fgsm
 
-Takes minutes on a CPU. In a process of its own, for the peak is that of the whole process.
+The first takes minutes on a CPU, the second has the same peaks, for steps of the inner maximisation and of an attack
+come one after the other. In a process of its own, for the peak is that of the whole process.
 """
 
 from __future__ import annotations
@@ -39,6 +41,8 @@ class Memory:
     """Name of a network, at 3×32×32 and 10 classes."""
     batch_size: int = 8
     """Images of the one training step, and of the attack."""
+    inner_steps: int = 10
+    """PGD steps of that step's inner maximisation."""
     attack: str = "pgd-20"
     """What the network is measured under."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
@@ -72,7 +76,7 @@ def _run(config: Memory) -> dict[str, Any]:
     data = random_data(spec, config.batch_size)
     images, labels = data.images(config.device), data.labels.to(config.device)
     images = images.contiguous(memory_format=torch.channels_last)
-    recipe = Recipe(batch_size=config.batch_size, precision=config.precision)
+    recipe = Recipe(batch_size=config.batch_size, inner_steps=config.inner_steps, precision=config.precision)
     found["precision"] = recipe.precision
     found["step_seconds"] = _train_once(model, images, labels, recipe, config.device)
     found["trained_peak_gib"] = peak_gib()

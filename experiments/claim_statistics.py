@@ -2,23 +2,25 @@
 
 **A comparison** is of two rows in one column: its difference d is value − rival in percentage points for accuracies,
 and for costs (parameters, MACs, hours) 100 · (1 − value / (share · rival)), the saving in percent. Its standard error s
-is √(s_row² + s_rival²), for costs of the saving to first order, where a figure's s is
+is √(s_row² + s_rival²), for costs of the saving to first order, where a figure's s is the root of the sum of squares of
 
-| figure | s |
-|---|---|
-| with a deviation over n seeds | deviation / √n |
-| accuracy p of one seed | √(p (100 − p) / images), p at least half an image away from 0 and 100 |
-| accuracy with neither | unknown: the comparison is not counted as measured |
-| cost without a deviation | 0: parameters and MACs are counted, not estimated |
+- its trainings' error, where it has a deviation over n seeds: deviation / √n.
+- its test images' error, of an accuracy p in percent: √(p (100 − p) / images), p at least half an image away from 0 and
+  100. More seeds do not make it less, for all are attacked on the same images.
 
-It is won if d > s, lost if d < −s, else undecided. Where nothing differs, about one in six is won and one in six lost.
+An accuracy with neither is not counted as measured; a cost with neither is counted, not estimated: its s is 0. Rows
+have the same test images, and which of them were right is not in a table: their errors are taken as independent, which
+makes s too large rather than too small. A comparison is won if d > s, lost if d < −s, else undecided: where nothing
+differs, about one in six is won and one in six lost, and more where two seeds tell s.
 
 **The interval** of the mean of n differences is mean ± the larger of two half-widths:
 
-- spread, of accuracies only: the paired t-test, t(n − 1) · sd(d) / √n; what the tables would say on other tasks.
+- spread, of accuracies only: the paired t-test, t(n − 1) · sd(d) / √n: how the comparisons differ, counted as
+  independent ones. Those of one budget group and data set are not, quite: a rival is the same network under every
+  attack. So this says nothing of other budget groups or data sets than were measured, of which there are two to eight.
 - noise: t(ν) / n · √Σ_g (Σ_{i in g} s_i)². Comparisons of one budget group and data set, g, are of the same trainings
   and test images, so their errors are added as if they moved together; groups are independent. ν is the smallest of the
-  comparisons' Welch–Satterthwaite degrees of freedom, infinite for binomial errors.
+  comparisons' Welch–Satterthwaite degrees of freedom, infinite for images' errors.
 """
 
 from __future__ import annotations
@@ -75,19 +77,19 @@ def difference(comparison: Comparison, table: ResultTable) -> Difference | None:
     cell, rival = table.cell(comparison.role, comparison.key), table.cell(comparison.rival, comparison.key)
     if cell is None or rival is None:
         return None
-    errors = [_standard_error(each, comparison.unit) for each in (cell, rival)]
-    if errors[0] is None or errors[1] is None:
+    ours, theirs = (_errors(each, comparison.unit) for each in (cell, rival))
+    if ours is None or theirs is None:
         return None
     if comparison.unit == PERCENT:
-        value, parts = cell.value - rival.value, [errors[0], errors[1]]
+        value, parts = cell.value - rival.value, [*ours, *theirs]
     elif rival.value == 0:
         return None
     else:
         ratio = cell.value / rival.value
         value = 100 * (1 - ratio / comparison.share)
         scale = 100 / (comparison.share * rival.value)
-        parts = [scale * errors[0], scale * ratio * errors[1]]
-    return Difference(comparison, value, math.hypot(*parts), _freedom(parts, (cell, rival)))
+        parts = [*(each.times(scale) for each in ours), *(each.times(scale * ratio) for each in theirs)]
+    return Difference(comparison, value, math.hypot(*(each.size for each in parts)), _freedom(parts))
 
 
 def tally(differences: Sequence[Difference]) -> Tally:
@@ -108,29 +110,40 @@ def tally(differences: Sequence[Difference]) -> Tally:
     return Tally(won, lost, count, mean, mean - half, mean + half)
 
 
-def _standard_error(cell: Cell, unit: str) -> float | None:
+@dataclass(frozen=True)
+class _Error:
+    """A part of a figure's standard error, and its degrees of freedom."""
+
+    size: float
+    freedom: float = math.inf
+
+    def times(self, factor: float) -> _Error:
+        return _Error(factor * self.size, self.freedom)
+
+
+def _errors(cell: Cell, unit: str) -> list[_Error] | None:
+    """The parts of a figure's standard error; None where it is unknown."""
+    found = []
     if cell.deviation is not None and cell.seeds is not None:
-        return cell.deviation / math.sqrt(cell.seeds)
-    if unit != PERCENT:
-        return 0.0 if cell.deviation is None else None
-    if cell.images is None:
+        found.append(_Error(cell.deviation / math.sqrt(cell.seeds), cell.seeds - 1))
+    elif cell.deviation is not None and unit != PERCENT:
         return None
-    half_an_image = 50 / cell.images
-    value = min(max(cell.value, half_an_image), 100 - half_an_image)
-    return math.sqrt(value * (100 - value) / cell.images)
+    if unit == PERCENT and cell.images is not None:
+        half_an_image = 50 / cell.images
+        value = min(max(cell.value, half_an_image), 100 - half_an_image)
+        found.append(_Error(math.sqrt(value * (100 - value) / cell.images)))
+    return found if found or unit != PERCENT else None
 
 
-def _freedom(parts: Sequence[float], cells: Sequence[Cell]) -> float:
-    """Welch–Satterthwaite: (Σ s²)² / Σ s⁴ / (n − 1), over figures with a deviation in the denominator."""
-    known = [
-        (part, cell.seeds - 1)
-        for part, cell in zip(parts, cells, strict=True)
-        if cell.deviation is not None and cell.seeds is not None
-    ]
+def _freedom(parts: Sequence[_Error]) -> float:
+    """Welch–Satterthwaite: (Σ s²)² / Σ s⁴ / (n − 1), over parts of finite freedom in the denominator."""
+    known = [part for part in parts if math.isfinite(part.freedom)]
     if not known:
         return math.inf
-    below = sum(part**4 / degrees for part, degrees in known)
-    return sum(part**2 for part in parts) ** 2 / below if below > 0 else min(degrees for _, degrees in known)
+    below = sum(part.size**4 / part.freedom for part in known)
+    if below > 0:
+        return sum(part.size**2 for part in parts) ** 2 / below
+    return min(part.freedom for part in known) if all(part.size == 0 for part in parts) else math.inf
 
 
 def _noise(differences: Sequence[Difference]) -> float:

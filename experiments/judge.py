@@ -3,8 +3,9 @@
     python -m experiments.judge docs/evidence/reproduce-laptop.json --page docs/results.md
 
 Nothing is trained or measured: the record's own tables, curves and students are judged by the rules of
-`experiments.paper_claims` as they are now, and nothing else in the record is touched. It notes with which commit it was
-judged. In the page, the sections of the record's tables and the one of the claims are written anew.
+`experiments.paper_claims` as they are now. Table 4 is made anew of the record's searches, by the rules as they are now;
+nothing else in the record is touched. It notes with which commit it was judged. In the page, the sections of the
+record's tables and the one of the claims are written anew.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ import tyro
 from experiments.claim_verdict import Verdict
 from experiments.paper_claims import judge, verdicts_markdown
 from experiments.reported_tables import load_reported
+from experiments.reproduction.building import time_table
+from experiments.reproduction.scale import recorded_scale
+from experiments.reproduction.searches import SearchKey
 from experiments.result_table import ResultTable
 from experiments.run_record import commit
 from experiments.theory_claims import Findings
@@ -30,6 +34,7 @@ from experiments.topology_claims import Students
 from rcnas_env.architecture import NetworkSpec
 from rcnas_env.strict_json import parse_json
 from rcnas_env.task import resolve_teacher
+from rcnas_env.validation import shown
 from rcnas_env.whole_files import write_text
 
 THEORY = Path(__file__).resolve().parent.parent / "docs" / "evidence" / "theory.json"
@@ -69,10 +74,20 @@ def students_of(record: Mapping[str, Any]) -> Students:
     """What the record's searches found, beside the teachers of its scale."""
     scale, found = record["config"]["scale_settings"], {}
     for name, entry in record["results"]["students"].items():
-        _, place, group, *_ = name.split("_")
-        teacher = resolve_teacher(scale["groups"][group]["teacher"], scale["datasets"][place])
+        key = SearchKey.named(name)
+        teacher = resolve_teacher(scale["groups"][key.group]["teacher"], scale["datasets"][key.place])
         found[name] = (teacher, NetworkSpec.from_dict(entry["student"]))
     return found
+
+
+def times_of(record: Mapping[str, Any]) -> ResultTable | None:
+    """Table 4 of what the record's searches took; None where it has none."""
+    results = record["results"]
+    if "table4" not in results["tables"]:
+        return None
+    seconds = {SearchKey.named(name): each["worker_seconds"] for name, each in results["students"].items()}
+    meta = ResultTable.from_dict(results["tables"]["table4"]).cell("meta-training", "hours")
+    return time_table(recorded_scale(record["config"]["scale_settings"]), seconds, meta, results["left out"])
 
 
 def read_findings(path: Path) -> Findings:
@@ -116,6 +131,10 @@ def run(config: Judge) -> list[Verdict]:
         ValueError, OSError: the record or the page is not what it must be.
     """
     record: Any = parse_json(config.record.read_bytes())
+    if not isinstance(record, dict):
+        raise ValueError(f"record must be an object, got {shown(record)}")
+    if record.get("experiment") == "reproduce" and (times := times_of(record)) is not None:
+        record["results"]["tables"]["table4"] = times.to_dict()
     verdicts = judge_record(record, read_findings(config.theory))
     record["results"]["verdicts"] = [asdict(verdict) for verdict in verdicts]
     record["judged"] = {"commit": commit(), "at": datetime.now(UTC).isoformat(timespec="seconds")}

@@ -11,9 +11,9 @@ Claims on the course of a search, on the students' shapes and on the theory are 
 `topology_claims` and `theory_claims`.
 
 Confirmed means: on the tasks, networks and seeds that were measured, not at the paper's scale. Nothing is corrected for
-the number of claims; binomial errors leave out how trainings differ, so single seeds say less than they seem to. Two
-seeds give a difference between one and two degrees of freedom, and t(1) = 12.7: an accuracy claim is hardly ever
-confirmed by two seeds, however often it is won.
+the number of claims; images' errors leave out how trainings differ, so single seeds say less than they seem to. Two
+seeds give a deviation one degree of freedom, and t(1) = 12.7: an accuracy claim is hardly ever confirmed by two seeds,
+however often it is won.
 """
 
 from __future__ import annotations

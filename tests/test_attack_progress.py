@@ -184,6 +184,7 @@ def test_other_attacks_pass_the_file_by(interrupted: tuple[AttackProgress, Path]
     other_images, other_labels = images.clone(), labels.clone()
     other_images[-1, 0, 4, 4] = 1 - other_images[-1, 0, 4, 4]
     other_labels[-1] = (other_labels[-1] + 1) % 10
+    rest = (model, images, labels, 5, BATCH)
     others = [
         (draws, model, images, labels, 6, BATCH),
         (draws, model, images, labels, 5, BATCH + 1),
@@ -194,6 +195,7 @@ def test_other_attacks_pass_the_file_by(interrupted: tuple[AttackProgress, Path]
         (replace(draws, name="others"), model, images, labels, 5, BATCH),
         (replace(draws, eps=1.01 * EPS), model, images, labels, 5, BATCH),
         (replace(draws, components=draws.components[1:]), model, images, labels, 5, BATCH),
+        (replace(draws, components=tuple(replace(c, settings="other") for c in draws.components)), *rest),
     ]
     for made, through, x, y, seed, size in others:
         fresh = run_attack(made, through, x, y, seed=seed, batch_size=size)

@@ -40,6 +40,17 @@ def test_guard_restores_after_an_exception() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_guard_restores_gradients_that_an_attack_drops() -> None:
+    model = nn.Linear(2, 2)
+    model(torch.ones(1, 2)).sum().backward()
+    gradient = model.weight.grad
+    assert gradient is not None
+    before = gradient.clone()
+    with attack_guard(model, 3, "cpu"):
+        model.zero_grad()
+    assert model.weight.grad is gradient and torch.equal(gradient, before)
+
+
 def test_guard_seeds_all_streams() -> None:
     def draw() -> tuple[float, float, float]:
         with attack_guard(nn.Identity(), 2**63 - 1, "cpu"):
@@ -240,6 +251,24 @@ def test_add_an_attack_in_a_few_lines() -> None:
         register_attack("pgd-30", brighten)
     with pytest.raises(ValueError, match="registered already"):
         register_iterated_attack("pgd", lambda eps, classes, steps: brighten(eps, classes), canonical_steps=1)
+
+
+def test_iterated_attacks_of_any_name_are_found() -> None:
+    def still(eps: float, classes: int, steps: int) -> object:
+        return lambda model, images, labels, generator: images.clone()
+
+    register_iterated_attack("test-MI_fgsm", still, canonical_steps=10)
+    assert attack_entry("test-MI_fgsm-10").name == "test-MI_fgsm-10" and "test-MI_fgsm-10" in known_attacks()
+    assert attack_entry("test-MI_fgsm-3").make(EPS, 10).name == "test-MI_fgsm-3"
+    for steps in (0, 1001):
+        with pytest.raises(ValueError, match="canonical_steps must be an integer from 1 to 1000"):
+            register_iterated_attack("test-never", still, canonical_steps=steps)
+
+
+def test_one_component_is_an_attack() -> None:
+    component = Component("test-still", lambda model, images, labels, generator: images.clone())
+    register_attack("test-lone", lambda eps, classes: component)
+    assert attack_entry("test-lone").make(EPS, 10).components == (component,)
 
 
 def test_no_attack_needs_torchattacks(monkeypatch: pytest.MonkeyPatch) -> None:

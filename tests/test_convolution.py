@@ -91,3 +91,12 @@ def test_dense_weight_is_block_diagonal() -> None:
 
 def test_state_is_that_of_a_plain_convolution() -> None:
     assert list(Convolution(2, 4, 3).state_dict()) == list(nn.Conv2d(2, 4, 3).state_dict())
+
+
+def test_a_call_in_inference_mode_leaves_nothing_that_cannot_be_trained_through() -> None:
+    convolution._taps.cache_clear()
+    weights = draw(2, 3, 3, 3, seed=1)
+    with torch.inference_mode():
+        pixel_matrix(weights.detach(), 1, 1, 2, 2)
+    (gradient,) = torch.autograd.grad(pixel_matrix(weights, 1, 1, 2, 2).sum(), weights)
+    assert gradient.shape == weights.shape

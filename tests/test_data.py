@@ -237,6 +237,22 @@ def test_what_is_loaded_must_be_what_was_declared(
     dataset_module._load_splits.cache_clear()
 
 
+@pytest.mark.parametrize(
+    ("part", "types"),
+    [
+        (ImageSet(torch.zeros(30, 1, 4, 4), torch.arange(30) % 3), "float32.*int64"),
+        (ImageSet(torch.zeros(30, 1, 4, 4, dtype=torch.uint8), (torch.arange(30) % 3).int()), "uint8.*int32"),
+    ],
+)
+def test_pixels_and_labels_of_other_types_are_refused(
+    part: ImageSet, types: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset_module, "_DATASETS", Registry("dataset"))
+    register_dataset(DatasetEntry("typed", epsilon=0.1, load=lambda: (part, part), **DECLARED))
+    with pytest.raises(ValueError, match=f"'typed' must have uint8 pixels and int64 labels, loaded .*{types}"):
+        load_splits("typed", 6)
+
+
 def test_images_leave_the_recorded_pixels_alone() -> None:
     images = ImageSet(torch.tensor([[[[0, 51], [255, 102]]]], dtype=torch.uint8), torch.tensor([1]))
     expected = torch.tensor([[[[0.0, 0.2], [1.0, 0.4]]]])
@@ -264,6 +280,11 @@ def test_splits_are_whole_disjoint_sorted_and_balanced(data: st.DataObject) -> N
     sizes, chosen = Counter(labels.tolist()), Counter(labels[taken].tolist())
     unspent = [chosen[label] for label in sizes if chosen[label] < sizes[label]]
     assert all(n >= max(chosen.values(), default=0) - 1 for n in unspent)  # only a class that has run out falls behind
+
+
+def test_more_than_there_are_cannot_be_taken() -> None:
+    with pytest.raises(ValueError, match=r"count \(of images to take\) must be an integer from 0 to 3, got 4"):
+        take_per_class(torch.arange(3), 4, 0)
 
 
 def test_splits_depend_on_the_seed_alone() -> None:

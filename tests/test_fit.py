@@ -125,6 +125,28 @@ def test_one_cycle_schedule() -> None:
     assert max(rates) == pytest.approx(0.2)
 
 
+def test_a_training_of_one_step_has_the_peak_rate() -> None:
+    assert learning_rates(Recipe(epochs=1, learning_rate=0.2, schedule="one-cycle"), steps_per_epoch=1) == [0.2]
+
+
+@pytest.mark.parametrize("folded", [False, True])
+def test_parameters_that_the_caller_froze_stay_frozen(folded: bool) -> None:
+    model = build(tiny.STUDENT, tiny.generator())
+    first = next(iter(model.parameters()))
+    first.requires_grad_(False)
+    before = first.clone()
+    fit(model, digits(128), Recipe(epochs=1, batch_size=64, inner_steps=1, folded=folded), EPSILON, 0)
+    assert not first.requires_grad and torch.equal(first, before)
+    assert all(parameter.requires_grad for parameter in list(model.parameters())[1:])
+
+
+@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize("schedule", ["one-cycle", "constant"])
+def test_fewer_than_two_images_are_refused(count: int, schedule: str) -> None:
+    with pytest.raises(ValueError, match=f"data must have at least two images, got {count}"):
+        trained(count, schedule=schedule)
+
+
 def test_step_schedule_drops_at_three_quarters_and_nine_tenths() -> None:
     rates = learning_rates(Recipe(epochs=4, learning_rate=0.1, schedule="step"), steps_per_epoch=10)
     assert rates == pytest.approx([0.1] * 30 + [0.01] * 6 + [0.001] * 4)

@@ -146,3 +146,23 @@ def test_training_with_and_without_folding_agrees(spec: NetworkSpec) -> None:
     )
     # not closer: where a gradient vanishes, rounding decides its sign
     assert (with_twin - plain).norm().item() < 0.25 * (plain - start).norm().item()
+
+
+class Dropping(nn.Module):
+    """A user's block that asks for its own mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return nn.functional.dropout(self.conv(images), 0.5, self.training).mean(dim=(2, 3))
+
+
+def test_containers_of_the_twin_are_in_evaluation_mode_whatever_the_network_is_in() -> None:
+    network = nn.Sequential(Dropping()).train()
+    twin = FoldedTwin(network)
+    assert network.training and network[0].training
+    assert not twin.module.training and not twin.module[0].training
+    images = torch.rand(2, 1, 6, 6, generator=tiny.generator())
+    assert torch.equal(twin.module(images), twin.module(images))

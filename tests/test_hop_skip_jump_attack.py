@@ -9,8 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from rcnas_env.attacks import attack_entry, autoattack_components, hop_skip_jump, run_attack
-from rcnas_env.attacks.decisions import NOT_A_NUMBER, NOT_ASKED, Decisions, search_halvings, to_boundary
+from rcnas_env.attacks.decisions import (
+    NOT_A_NUMBER,
+    NOT_ASKED,
+    Decisions,
+    linf_distance,
+    search_halvings,
+    to_boundary,
+)
 from rcnas_env.attacks.hop_skip_jump import boundary_direction, find_starts, nearest_adversarial
+from rcnas_env.data import load_splits
+from rcnas_env.networks.frozen import freeze
+from rcnas_env.training.fit import fit
+from rcnas_env.training.recipe import Recipe
+from tests import tiny
 from tests.attack_samples import Counting, linear_model, sample
 from tests.trained_digits import EPS, trained_digits
 
@@ -186,3 +198,30 @@ def test_colour_images_that_are_not_square(classes: int) -> None:
 def test_bad_budget() -> None:
     with pytest.raises(ValueError, match="queries must be an integer of at least 1, got 0"):
         hop_skip_jump(EPS, 10, queries=0)
+
+
+def test_a_search_ends_where_it_is_near_enough() -> None:
+    model, normal, images, labels = half_space()
+    decisions = Decisions(model, labels, 1000)
+    starts, _ = find_starts(decisions, images, stream())
+    rows, before = torch.arange(12), decisions.left.clone()
+    points = to_boundary(decisions, rows, images, starts, 20, enough=0.2)
+    distances = linf_distance(points, images)
+    assert (model(points).argmax(1) != labels).all() and (distances <= 0.2).any()
+    done = distances <= 0.2
+    assert ((before - decisions.left)[done] < 20).all() and ((before - decisions.left)[~done] == 20).all()
+    margins = (points.flatten(1) @ normal).abs()
+    assert margins[done].median() > 0.01 > margins[~done].max()  # no longer next to the boundary
+
+
+def test_what_it_breaks_other_kernels_of_the_same_network_call_broken_too() -> None:
+    model, data = tiny.built(), load_splits("digits", 64)
+    fit(model, data.train.subset(torch.arange(400)), Recipe(epochs=1, batch_size=64, inner_steps=1), 0.1, 0)
+    images = data.test.images()[:24]
+    labels = model(images).argmax(1)
+    attack = attack_entry("hop-skip-jump").make(0.3, 10)
+    result = run_attack(attack, freeze(model), images, labels, seed=0, batch_size=24)
+    assert (~result.robust).sum() > 0
+    logits = model(result.adversarial)[~result.robust]
+    own = logits.gather(1, labels[~result.robust, None]).squeeze(1)
+    assert ((logits.max(dim=1).values - own) > 1e-5).all()

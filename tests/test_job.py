@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import pytest
 
+from rcnas_env.attacks import attack_entry
 from rcnas_env.data import dataset_entry
 from rcnas_env.evaluation.job import Job
 from tests import tiny
@@ -84,6 +85,14 @@ def test_keys_are_those_of_the_records_that_there_are() -> None:
     job = tiny.job()  # a field that is new and at its default changes none; EVALUATION_VERSION (3) changes all
     assert job.key == "2047819dcfed04209fdd1fe6bd9350e516f9a8847a5c4721acd3ed9216d22be2"
     assert job.training_key == "8451f2eb8fe9c39fd5d3df67960b03fbe2ee0d3e029a4f0947f88bd07975e6ca"
+
+
+def test_an_attack_s_revision_leaves_the_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, revised = tiny.job(), dataclasses.replace(attack_entry("pgd-20"), revision=2)
+    keys = before.training_key, before.key
+    monkeypatch.setattr("rcnas_env.evaluation.job.attack_entry", lambda name: revised)
+    after = tiny.job()
+    assert after == before and after.training_key == keys[0] and after.key != keys[1]
 
 
 def test_keys_are_all_different() -> None:

@@ -211,7 +211,7 @@ def test_only_want_of_memory_is_taken_for_it() -> None:
 
 
 @pytest.mark.parametrize("folded", [False, True])
-@pytest.mark.parametrize("attack", ["pgd-3", "cw-3"])
+@pytest.mark.parametrize("attack", ["pgd-3", "cw-3", "naa"])
 def test_a_divided_attack_is_the_same_attack(attack: str, folded: bool) -> None:
     model, images, micro_batch = tiny.built().eval(), tiny.images(11), MicroBatch()
     labels = model(images).argmax(dim=1)

@@ -75,6 +75,21 @@ def test_one_seed_has_the_binomial_error_of_its_images() -> None:
     assert math.isinf(found.freedom)
 
 
+def test_seeds_that_agree_leave_the_error_of_their_images() -> None:
+    ours, theirs = Cell(20.0, 0.0, 2, 40), Cell(17.5, 0.0, 2, 40)  # one image of 40 apart
+    found = difference(compare("cifar10/clean"), two_rows({"cifar10/clean": ours}, {"cifar10/clean": theirs}))
+    assert found is not None and found.error == pytest.approx(math.sqrt((20 * 80 + 17.5 * 82.5) / 40))
+    assert tally([found]).won == 0 and math.isinf(found.freedom)
+
+
+def test_errors_of_trainings_and_of_images_add_in_quadrature() -> None:
+    cells = {"cifar10/clean": Cell(50.0, 3.0, 4, 100)}
+    found = difference(compare("cifar10/clean"), two_rows(cells, cells))
+    training, images = 2 * (9 / 4), 2 * (2500 / 100)
+    assert found is not None and found.error == pytest.approx(math.sqrt(training + images))
+    assert found.freedom == pytest.approx((training + images) ** 2 / (2 * (9 / 4) ** 2 / 3))
+
+
 def test_a_cost_is_saved_in_percent_of_the_rivals_share() -> None:
     table = two_rows({"params": Cell(2.0, 0.3, 9)}, {"params": Cell(10.0)})
     found = difference(compare("params", "M", share=0.5), table)
@@ -132,13 +147,13 @@ def test_the_spread_of_the_comparisons_is_that_of_the_paired_t_test() -> None:
 def test_verdicts(gains: tuple[float, ...], deviation: float, outcome: str) -> None:
     keys = [f"cifar10/{attack}" for attack in ("clean", "pgd-20", "cw-40", "autoattack")]
     table = two_rows(
-        {key: Cell(50 + gain, deviation, 3, 500) for key, gain in zip(keys, gains, strict=True)},
-        {key: Cell(50.0, deviation, 3, 500) for key in keys},
+        {key: Cell(50 + gain, deviation, 3, 50_000) for key, gain in zip(keys, gains, strict=True)},
+        {key: Cell(50.0, deviation, 3, 50_000) for key in keys},
     )
     found = verdict(judge({"table1": table}), "above-robustresnet")
     assert found.outcome == outcome
     assert "4 of 40 comparisons measured (table1: 5G cifar10)" in found.evidence
-    assert "seeds: 3; test images: 500" in found.evidence
+    assert "seeds: 3; test images: 50,000" in found.evidence
     assert "own network (white box)" in found.evidence
 
 

@@ -198,6 +198,9 @@ def test_size_of_a_network_by_hand() -> None:
     assert (size.dense_macs, size.nonzero_macs) == (54 * 9 + 12, 36 * 9 + 8)
     assert (size.dense_params, size.nonzero_params) == (79, 79 - 22)
     assert toy.training and not toy.conv._forward_hooks
+    toy.bn.eval()
+    network_size(toy, image)
+    assert toy.training and toy.conv.training and not toy.bn.training
 
 
 @pytest.mark.parametrize("spec", [tiny.STUDENT, tiny.network(16, robust=True)])

@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from agents.checkpoint import CheckpointError
-from experiments.arena_meta import Charge, ChargingEvaluator
+from experiments.arena_meta import ChargingEvaluator
 from experiments.reproduction.building import time_table
 from experiments.reproduction.estimate import _random_students, _student, estimate
 from experiments.reproduction.outline import outline
 from experiments.reproduction.plan import make_plan
 from experiments.reproduction.prices import ASSUMED_TFLOPS, Prices, layers, passes_of, prices, random_images
 from experiments.reproduction.scale import GPU, LAPTOP
-from experiments.reproduction.searches import Found, SearchKey, SearchSettings, _environments, search
+from experiments.reproduction.searches import SearchKey, SearchSettings, _environments, search
+from experiments.result_table import Cell
 from rcnas_env.architecture import NetworkSpec, StageSpec
 from rcnas_env.cost import cost
 from rcnas_env.evaluation.analytic import AnalyticEvaluator
@@ -52,14 +53,23 @@ def test_what_is_meta_trained_is_not_searched_with_before(tmp_path: Path) -> Non
         search(settings, SearchKey("rc-nas", "cifar10", "5G", "clean"))
 
 
-def test_table_4_has_the_mean_hours_over_the_attacks_of_seed_0_and_meta_trainings() -> None:
-    def found(seconds: float, variant: str = "rc-nas", attack: str = "clean", seed: int = 0) -> Found:
-        task = LAPTOP.task("cifar10", "5G", "clean")
-        key = SearchKey(variant, "cifar10", "5G", attack, seed)
-        return Found(key, task, (), task.teacher, Charge(10, seconds))
+def test_a_search_is_found_by_its_name() -> None:
+    key = SearchKey("no-lips", "tiny-imagenet", "20G", "pgd-20", 3)
+    assert SearchKey.named(key.name) == key
+    for name in ("rc-nas_cifar10_5G_clean", "rc-nas_cifar10_5G_clean_x", "rc-nas_cifar10_5G_clean_0_1"):
+        with pytest.raises(ValueError, match="search must be named VARIANT_PLACE_GROUP_ATTACK_SEED, got"):
+            SearchKey.named(name)
 
-    all_found = [found(3_600), found(3 * 3_600, attack="pgd-20"), found(9e9, "r-nas"), found(9e9, seed=1)]
-    table = time_table(LAPTOP, {each.key: each for each in all_found}, Charge(99, 7_200), ("fashion-mnist",))
+
+def test_table_4_has_the_mean_hours_over_the_attacks_of_seed_0_and_meta_trainings() -> None:
+    seconds = {
+        SearchKey("rc-nas", "cifar10", "5G", "clean"): 3_600,
+        SearchKey("rc-nas", "cifar10", "5G", "pgd-20"): 3 * 3_600,
+        SearchKey("rc-nas", "cifar10", "5G", "a3"): 9e9,  # Table 3's
+        SearchKey("r-nas", "cifar10", "5G", "clean"): 9e9,
+        SearchKey("rc-nas", "cifar10", "5G", "clean", 1): 9e9,
+    }
+    table = time_table(LAPTOP, seconds, Cell(2.0), ("fashion-mnist",))
     assert [row.role for row in table.rows] == ["cifar10/5G", "meta-training"]
     (hours, meta) = (row.cells["hours"] for row in table.rows)
     assert (hours.value, hours.deviation, hours.seeds) == (2.0, pytest.approx(2**0.5), 2)

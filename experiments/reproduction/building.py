@@ -5,11 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
-from experiments.arena_meta import Charge
 from experiments.reproduction.contents import TABLES, ColumnSpec, Entry, TableSpec, groups_of, places_of
 from experiments.reproduction.finals import KEEP, Final, Measured
-from experiments.reproduction.scale import Scale
-from experiments.reproduction.searches import Found, SearchKey
+from experiments.reproduction.scale import ATTACKS, Scale
+from experiments.reproduction.searches import SearchKey
 from experiments.result_table import Cell, Column, ResultTable, Row
 
 THROUGH_TEACHER = ("table1", "table5")
@@ -166,20 +165,25 @@ def network_labels(scale: Scale) -> dict[tuple[str, str, str], str]:
 
 
 def time_table(
-    scale: Scale, found: Mapping[SearchKey, Found], meta: Charge | None, missing: Sequence[str] = ()
+    scale: Scale, seconds: Mapping[SearchKey, float], meta: Cell | None, missing: Sequence[str] = ()
 ) -> ResultTable:
-    """Table 4: hours of one worker that fine-tuning took, mean and deviation over the searched attacks.
+    """Table 4: hours of one worker that fine-tuning took, mean and deviation over the attacks of Table 1.
 
     Evaluations count with the seconds they took when they were computed, whether or not the store had them: what
-    fine-tuning costs on a machine that has never seen the task. The last row is meta-training's.
+    fine-tuning costs on a machine that has never seen the task. Searches for other attacks, as Table 3's, do not enter:
+    rows are of the same attacks.
+
+    Args:
+        seconds: of one worker that each search took.
+        meta: hours of meta-training, the last row; none if None.
     """
     rows = []
     for place in places_of(scale, "table4", ("cifar10", "cifar100", "tiny-imagenet"), missing):
         for group in groups_of(scale, "table4", tuple(scale.groups)):
             hours = [
-                each.charge.seconds / 3600
-                for key, each in found.items()
-                if (key.variant, key.place, key.group, key.seed) == ("rc-nas", place, group, 0)
+                seconds[key] / 3600
+                for key in (SearchKey("rc-nas", place, group, attack) for attack in ATTACKS)
+                if key in seconds
             ]
             if hours:
                 deviation = statistics.stdev(hours) if len(hours) > 1 else None
@@ -187,8 +191,8 @@ def time_table(
                 labels = (scale.datasets[place], scale.groups[group].teacher, group)
                 rows.append(Row(f"{place}/{group}", labels, {"hours": cell}))
     if meta is not None:
-        rows.append(Row("meta-training", ("all", "all", "all"), {"hours": Cell(meta.seconds / 3600)}))
-    caption = f"Fine-tuning time, hours of one worker, over the searched attacks (counted as seeds), scale {scale.name}"
+        rows.append(Row("meta-training", ("all", "all", "all"), {"hours": meta}))
+    caption = f"Fine-tuning time, hours of one worker, over Table 1's attacks (counted as seeds), scale {scale.name}"
     return ResultTable(
         "table4", caption, ("Data", "Teacher", "Budget"), (Column("hours", "Hours", "", "h"),), tuple(rows)
     )

@@ -18,7 +18,7 @@ from experiments.reproduction.scale import Scale
 from experiments.reproduction.searches import Found, SearchKey
 from rcnas_env.architecture import Network
 from rcnas_env.attacks import attack_entry, run_attack
-from rcnas_env.data import load_splits
+from rcnas_env.data import dataset_entry, load_splits
 from rcnas_env.data.splitting import SPLIT_SEED, take_per_class
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.trained import resolve_device
@@ -122,7 +122,10 @@ def prune_teacher(
     model = build(task.teacher, torch.Generator().manual_seed(derive_seed(final.seed, "initial weights")))
     recipes = PruningRecipes(recipe, recipe, recipe.but(learning_rate=recipe.learning_rate / 10))
     with cpu_threads(recipe.threads):
-        report = prune(model, training, final.entry.method, KEEP, recipes, task.radius, seed, target)
+        padding = dataset_entry(task.dataset).training_crop_padding
+        report = prune(
+            model, training, final.entry.method, KEEP, recipes, task.radius, seed, target, crop_padding=padding
+        )
         for column in columns:
             cell = Final(final.entry, final.place, final.group, column, final.seed)
             job = final_job(scale, cell, {})

@@ -24,7 +24,7 @@ from experiments.reproduction.finals import Final, Measured
 from experiments.reproduction.plan import Plan
 from experiments.reproduction.scale import Scale
 from experiments.reproduction.searches import Found, SearchKey, SearchSettings, meta_charge
-from experiments.result_table import ResultTable
+from experiments.result_table import Cell, ResultTable
 from rcnas_env.whole_files import write_text
 
 
@@ -64,8 +64,9 @@ def collect(
             through = build_table(scale, name, measured, labels, plan.missing, "teacher")
             tables[through.name] = through
     if "table4" in plan.targets:
-        charge = meta_charge(settings.folder, "rc-nas") if "rc-nas" in plan.meta else None
-        tables["table4"] = time_table(scale, found, charge, plan.missing)
+        meta = Cell(meta_charge(settings.folder, "rc-nas").seconds / 3600) if "rc-nas" in plan.meta else None
+        seconds = {key: each.charge.seconds for key, each in found.items()}
+        tables["table4"] = time_table(scale, seconds, meta, plan.missing)
     curves: dict[str, list[list[float]]] = {}
     if "figure3" in plan.targets:
         places, groups, attacks = FIGURES["figure3"]

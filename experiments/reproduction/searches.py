@@ -64,6 +64,18 @@ class SearchKey:
         """Of its file."""
         return f"{self.variant}_{self.place}_{self.group}_{self.attack}_{self.seed}"
 
+    @classmethod
+    def named(cls, name: str) -> SearchKey:
+        """The search of a `name`; none of its parts has an underscore.
+
+        Raises:
+            ValueError: it is none.
+        """
+        parts = name.split("_")
+        if len(parts) != 5 or not parts[4].isdecimal():
+            raise ValueError(f"search must be named VARIANT_PLACE_GROUP_ATTACK_SEED, got {name!r}")
+        return cls(*parts[:4], int(parts[4]))
+
 
 @dataclass(frozen=True)
 class Found:

@@ -46,7 +46,7 @@ def adaptive_auto_attack(eps: float, classes: int, *, rounds: Sequence[Round] = 
     """
     if not rounds:
         raise ValueError("rounds must be at least one Round, got none")
-    return (WholeSetComponent("a3", _AdaptiveAutoAttack(eps, classes, tuple(rounds))),)
+    return (WholeSetComponent("a3", _AdaptiveAutoAttack(eps, classes, tuple(rounds)), settings=repr(tuple(rounds))),)
 
 
 @dataclass

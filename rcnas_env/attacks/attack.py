@@ -64,11 +64,17 @@ class WholeSetPerturbation(Perturbation, Protocol):
 
 @dataclass(frozen=True)
 class Component:
-    """One perturbation of an attack. `black_box` says that it uses no gradient: see `alarms.warn_if_black_box_wins`."""
+    """One perturbation of an attack.
+
+    black_box: it uses no gradient: see `alarms.warn_if_black_box_wins`.
+    settings: what tells it from another component of its name, such as how many iterations it has. An attack that was
+        interrupted goes on only where they are the same.
+    """
 
     name: str
     perturb: Perturbation
     black_box: bool = False
+    settings: str = ""
 
     def batches(self, survivors: Tensor, batch_size: int) -> tuple[Tensor, ...]:
         """The indices `survivors`, int64 (M,), as they are handed to `candidates`: in batches."""

@@ -42,16 +42,16 @@ def autoattack_components(
     targets = min(MOST_TARGETS, classes - 1)
     return (
         *_lite_components(eps, classes, iterations),
-        Component("fab-t", targeted_fab(eps, targets, iterations)),
-        Component("square", square_attack(eps, square_queries), black_box=True),
+        Component("fab-t", targeted_fab(eps, targets, iterations), settings=f"{iterations} iterations"),
+        Component("square", square_attack(eps, square_queries), True, f"{square_queries} queries"),
     )
 
 
 def _lite_components(eps: float, classes: int, iterations: int = ITERATIONS) -> tuple[Component, Component]:
     targets = min(MOST_TARGETS, classes - 1)
     return (
-        Component("apgd-ce", auto_pgd(eps, iterations)),
-        Component("apgd-t", targeted_auto_pgd(eps, targets, iterations)),
+        Component("apgd-ce", auto_pgd(eps, iterations), settings=f"{iterations} iterations"),
+        Component("apgd-t", targeted_auto_pgd(eps, targets, iterations), settings=f"{iterations} iterations"),
     )
 
 

@@ -17,8 +17,8 @@ from rcnas_env.validation import require_integer, require_number
 MAX_STEPS = 1_000
 """The most steps that the K of an iterated attack's name may ask for."""
 
-Factory = Callable[[float, int], "Perturbation | Sequence[Component]"]
-"""(eps, classes) → one perturbation, or the components of an ensemble."""
+Factory = Callable[[float, int], "Perturbation | Component | Sequence[Component]"]
+"""(eps, classes) → one perturbation or component, or the components of an ensemble."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class AttackEntry:
     perturb_wrong: whether images that are classified wrongly are perturbed too, see `Attack`.
     alarms: whether a run looks for signs of an untrustworthy figure, see `Attack`.
     summary: one line for a table.
+    revision: raised whenever a change to the attack's code changes what it returns, so that evaluations of before do
+        not stand for it (`rcnas_env.evaluation.job.Job.key`); their trainings do.
     """
 
     name: str
@@ -38,6 +40,7 @@ class AttackEntry:
     perturb_wrong: bool = True
     alarms: bool = False
     summary: str = ""
+    revision: int = 1
 
     def make(self, eps: float, classes: int) -> Attack:
         """The attack of L_inf radius `eps` (in [0, 1]) on models of `classes` logits.
@@ -49,6 +52,8 @@ class AttackEntry:
         radius = require_number("eps", eps, minimum=0.0, maximum=1.0)
         self.require_classes(classes)
         made = self.factory(radius, classes)
+        if isinstance(made, Component):
+            made = (made,)
         components = (Component(self.name, made),) if callable(made) else tuple(made)
         return Attack(self.name, radius, classes, components, self.perturb_wrong, self.alarms)
 
@@ -68,7 +73,7 @@ class AttackEntry:
 _fixed: Registry[AttackEntry] = Registry("attack")
 _iterated: Registry[Callable[[str, int], AttackEntry]] = Registry("attack")
 _known: list[str] = []
-_ITERATED_NAME = re.compile(r"([a-z0-9_]+)-([0-9]+)")
+_ITERATED_NAME = re.compile(r"(.+)-([0-9]+)")
 
 
 def register_attack(
@@ -79,8 +84,9 @@ def register_attack(
     perturb_wrong: bool = True,
     alarms: bool = False,
     summary: str = "",
+    revision: int = 1,
 ) -> AttackEntry:
-    """Add an attack of your own.
+    """Add an attack of your own; raise its `revision` when you change it.
 
     >>> def brighten(eps, classes):
     ...     return lambda model, images, labels, generator: (images + eps).clamp(max=1.0)
@@ -88,11 +94,12 @@ def register_attack(
     'brighten'
 
     Raises:
-        ValueError: the name is taken, or of the form of an iterated attack (pgd-K).
+        ValueError: the name is taken, or of the form of an iterated attack (pgd-K); or revision is below 1.
     """
+    require_integer("revision", revision, 1)
     if _split_iterated(name) is not None:
         raise ValueError(f"attack {name!r} is registered already, as one of a family")
-    entry = AttackEntry(name, factory, minimum_classes, perturb_wrong, alarms, summary)
+    entry = AttackEntry(name, factory, minimum_classes, perturb_wrong, alarms, summary, revision)
     _fixed.register(name, entry)
     _known.append(name)
     return entry
@@ -106,8 +113,9 @@ def register_iterated_attack(
     `known_attacks` lists the one with `canonical_steps`.
 
     Raises:
-        ValueError: the family is taken.
+        ValueError: the family is taken, or canonical_steps are out of K's range.
     """
+    require_integer("canonical_steps", canonical_steps, 1, MAX_STEPS)
 
     def entry(name: str, steps: int) -> AttackEntry:
         """The entry of the attack `name`, family-K with K = `steps`."""

@@ -77,7 +77,9 @@ def search_halvings(pixels: int) -> int:
     return max(FEWEST_HALVINGS, min(MOST_HALVINGS, math.ceil(2 * math.log2(pixels))))
 
 
-def to_boundary(decisions: Decisions, rows: Tensor, images: Tensor, points: Tensor, halvings: int) -> Tensor:
+def to_boundary(
+    decisions: Decisions, rows: Tensor, images: Tensor, points: Tensor, halvings: int, enough: float = 0.0
+) -> Tensor:
     """Binary search for the smallest ball around `images` onto which `points` can be projected and stay adversarial.
 
     Args:
@@ -85,16 +87,22 @@ def to_boundary(decisions: Decisions, rows: Tensor, images: Tensor, points: Tens
         images: (n, channels, height, width), not adversarial.
         points: of the same shape, adversarial.
         halvings: queries an image.
+        enough: a radius at which the search of an image ends. A point next to the boundary is adversarial by a margin
+            of rounding errors, and another implementation of the same network may say otherwise.
 
     Returns:
         Adversarial points, no farther from the images; a search cut short by the budget ends where it is.
     """
     high = linf_distance(points, images)
     low, nearest = torch.zeros_like(high), points
+    nearest = nearest.clone()
     for _ in range(halvings):
-        middle = (low + high) / 2
-        candidates = points.clamp(images - per_image(middle), images + per_image(middle))
-        adversarial = decisions.adversarial(rows, candidates)
-        nearest = torch.where(per_image(adversarial), candidates, nearest)
-        high, low = torch.where(adversarial, middle, high), torch.where(adversarial, low, middle)
+        going = (high > enough).nonzero().squeeze(1)
+        if not len(going):
+            break
+        middle, x = (low[going] + high[going]) / 2, images[going]
+        candidates = points[going].clamp(x - per_image(middle), x + per_image(middle))
+        adversarial = decisions.adversarial(rows[going], candidates)
+        nearest[going[adversarial]] = candidates[adversarial]
+        high[going[adversarial]], low[going[~adversarial]] = middle[adversarial], middle[~adversarial]
     return nearest

@@ -147,7 +147,8 @@ def discovered_reduced(
             survivors = survivors[~outcome.broken]
         return adversarial
 
-    return (WholeSetComponent("discovered-reduced", perturb),)
+    settings = f"{attacks} attacks, {trials} trials, {samples} samples, {gradients} gradients"
+    return (WholeSetComponent("discovered-reduced", perturb, settings=settings),)
 
 
 register_attack(

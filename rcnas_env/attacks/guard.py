@@ -34,14 +34,15 @@ def attack_guard(model: nn.Module, seed: int, device: torch.device | str) -> Ite
 def _frozen(model: nn.Module) -> Iterator[None]:
     # Flag by flag: model.train() afterwards would wake submodules that the caller keeps in eval mode.
     training = [(module, module.training) for module in model.modules()]
-    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    trainable = [(parameter, parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
     try:
         model.eval()
-        for parameter, _ in trainable:
+        for parameter, _, _ in trainable:
             parameter.requires_grad_(False)
         yield
     finally:
         for module, flag in training:
             module.training = flag
-        for parameter, required in trainable:
+        for parameter, required, gradient in trainable:
             parameter.requires_grad_(required)
+            parameter.grad = gradient

@@ -130,7 +130,7 @@ def nearest_adversarial(
     reserve = halvings + 2  # what a step and the search after it need
     points, found = find_starts(decisions, images, generator)
     rows = found.nonzero().squeeze(1)
-    points[rows] = to_boundary(decisions, rows, images[rows], points[rows], halvings)
+    points[rows] = to_boundary(decisions, rows, images[rows], points[rows], halvings, stop_at)
     nearest, distances = points.clone(), linf_distance(points, images).masked_fill(~found, math.inf)
     iteration = 0
     while True:
@@ -145,7 +145,7 @@ def nearest_adversarial(
         probes = (decisions.left[rows] - reserve).clamp(max=int(first_probes * math.sqrt(iteration)))
         direction = boundary_direction(decisions, rows, current, radius, probes, generator).sign()
         current = _step(decisions, rows, current, direction, distance / math.sqrt(iteration))
-        current = to_boundary(decisions, rows, x, current, halvings)
+        current = to_boundary(decisions, rows, x, current, halvings, stop_at)
         points[rows] = current
         distance = linf_distance(current, x)
         closer = distance < distances[rows]
@@ -182,7 +182,7 @@ def hop_skip_jump(eps: float, classes: int, *, queries: int = QUERIES) -> tuple[
         nearest, distances = nearest_adversarial(Decisions(model, labels, queries), images, generator, stop_at=eps)
         return torch.where(per_image(distances <= eps), nearest, images)
 
-    return (Component("hop-skip-jump", perturb, black_box=True),)
+    return (Component("hop-skip-jump", perturb, True, f"{queries} queries"),)
 
 
 register_attack(
@@ -190,4 +190,5 @@ register_attack(
     hop_skip_jump,
     perturb_wrong=False,
     summary=f"decision-based, L_inf, {QUERIES:,} queries an image (Chen et al. 2020)",
+    revision=2,  # successes are no longer next to the boundary
 )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rcnas_env.attacks.attack import Perturbation
 from rcnas_env.attacks.catalogue import register_attack
+from rcnas_env.networks.divided import Divided
 from rcnas_env.validation import require_integer
 
 PATH_POINTS = 30
@@ -41,6 +42,9 @@ def neuron_attribution_attack(
 
     def perturb(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> Tensor:
         """The last iterate from the clean images; `generator` is not used. See `Perturbation`."""
+        if isinstance(model, Divided):  # its layers see no whole batch, nor a graph: divide the images here
+            parts = zip(images.split(model.size), labels.split(model.size), strict=True)
+            return torch.cat([perturb(model.model, *part, generator) for part in parts])
         network, layer = surrogate_layer(model)
         weights = attribution_weights(network, layer, images, labels, path_points)
         low, high = (images - eps).clamp(min=0.0), (images + eps).clamp(max=1.0)

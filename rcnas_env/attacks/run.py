@@ -106,11 +106,11 @@ def _logits(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
 
 def _digest(attack: Attack, seed: int, batch_size: int, *tensors: Tensor) -> str:
     """SHA-256 of all that an attack's result depends on, the model's part in it as its logits on the clean images."""
-    names = [component.name for component in attack.components]
+    components = [[component.name, component.settings] for component in attack.components]
     device = tensors[0].device.type  # whose generators draw other numbers than another type's
     tensors = tuple(tensor.detach().cpu().contiguous() for tensor in tensors)
     layout = [[str(tensor.dtype), list(tensor.shape)] for tensor in tensors]
-    settings = [attack.name, attack.eps, attack.classes, attack.perturb_wrong, names, seed, batch_size, device]
+    settings = [attack.name, attack.eps, attack.classes, attack.perturb_wrong, components, seed, batch_size, device]
     digest = hashlib.sha256(json.dumps([settings, layout]).encode())
     for tensor in tensors:
         digest.update(tensor.numpy().tobytes())

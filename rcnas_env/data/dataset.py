@@ -51,6 +51,11 @@ class DatasetEntry:
         require_choice("dataset.augmentation", self.augmentation, AUGMENTATIONS)
         require_integer("dataset.crop_padding", self.crop_padding, 0)
 
+    @property
+    def training_crop_padding(self) -> int | None:
+        """The border of random crops that training images get; None where they get no crops and flips."""
+        return self.crop_padding if self.augmentation == "crop-flip" else None
+
 
 @dataclass(frozen=True)
 class _Family:
@@ -174,6 +179,9 @@ def _require_as_declared(entry: DatasetEntry, training: ImageSet, test: ImageSet
             f"dataset {entry.name!r} must have {entry.training_images} training images, loaded {len(training)}"
         )
     for part in (training, test):
+        types = part.pixels.dtype, part.labels.dtype
+        if types != (torch.uint8, torch.int64):
+            raise ValueError(f"dataset {entry.name!r} must have uint8 pixels and int64 labels, loaded {types}")
         shape, labels = tuple(part.pixels.shape[1:]), part.labels
         if shape != entry.input:
             raise ValueError(f"dataset {entry.name!r} must have images of shape {entry.input}, loaded {shape}")

@@ -26,7 +26,8 @@ def decode_rgb(contents: bytes, name: str) -> Image:
         name: of the file, for errors.
 
     Raises:
-        DataCorruptError: it cannot be decoded, or has more than 8 bits a channel (which would be clipped).
+        DataCorruptError: it cannot be decoded, or is grey of more than 8 bits (which would be clipped; of
+            16-bit colours Pillow takes the upper 8).
     """
     from PIL import Image
 

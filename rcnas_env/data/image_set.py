@@ -26,7 +26,7 @@ class ImageSet:
 
     def images(self, device: torch.device | str = "cpu") -> Tensor:
         """All images as float32 in [0, 1] on `device`, shape (N, channels, height, width)."""
-        return self.pixels.to(device).float().div_(self.scale)
+        return self.pixels.to(device).float() / self.scale
 
     def subset(self, indices: Tensor) -> ImageSet:
         """The images at `indices` (int64)."""

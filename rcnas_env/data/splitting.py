@@ -7,6 +7,8 @@ from collections import Counter
 import torch
 from torch import Tensor
 
+from rcnas_env.validation import require_integer
+
 SPLIT_SEED = 20241
 """One fixed seed for all splits: which images are held out is part of the task, not of a run."""
 
@@ -21,7 +23,11 @@ def take_per_class(labels: Tensor, count: int, seed: int) -> tuple[Tensor, Tenso
 
     Returns:
         (taken, rest): int64 index tensors, sorted, disjoint, together 0 … N−1.
+
+    Raises:
+        ValueError: count is out of range.
     """
+    require_integer("count (of images to take)", count, 0, len(labels))
     order, rank = _shuffled_ranks(labels, seed)
     # round-robin over the classes: everybody's first image, then everybody's second, …
     by_round = torch.argsort(rank, stable=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rcnas_env.architecture import Network, network_from_dict
+from rcnas_env.attacks.catalogue import attack_entry
 from rcnas_env.data.dataset import dataset_entry, validate_eval_size, validate_train_size
 from rcnas_env.task import Task
 from rcnas_env.training.recipe import Recipe
@@ -17,7 +18,8 @@ from rcnas_env.validation import require_choice, require_fields, require_integer
 
 SPLITS = ("eval", "test")
 EVALUATION_VERSION = 3
-"""Part of every key: raised when a change to the code changes what a job's result would be."""
+"""Part of every key: raised when a change to the code changes what any job's result would be. Where only one attack
+changes, its own `AttackEntry.revision` is raised."""
 
 _ATTACK_ONLY_FIELDS = ("attack_batch_size", "n_test")
 """Recipe fields that decide how a network is attacked, not how it is trained."""
@@ -93,6 +95,9 @@ class Job:
             "n_test": self.recipe.n_test if self.split == "test" else None,
             "through": self.source_job.training_key if self.source_job else None,
         }
+        revision = attack_entry(self.task.attack).revision
+        if revision > 1:
+            content["revision"] = revision
         return _digest("evaluation", content)
 
     @property

@@ -25,6 +25,7 @@ from rcnas_env.seeding import derive_seed
 from rcnas_env.training.fit import cpu_threads, fit
 from rcnas_env.training.freed_memory import give_back_freed_memory
 from rcnas_env.training.memory import MicroBatch
+from rcnas_env.validation import require_integer
 
 
 def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
@@ -37,12 +38,14 @@ def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
     give_back_freed_memory()  # the last evaluation's
     generator = torch.Generator().manual_seed(derive_seed(job.seed, "initial weights"))
     model = build(job.network, generator).to(device)
-    data = load_splits(job.task.dataset, job.recipe.n_eval).train
+    splits = load_splits(job.task.dataset, job.recipe.n_eval)
+    if job.split == "test" and job.recipe.n_test is not None:  # before the training, not after it
+        require_integer(f"recipe.n_test (of {job.task.dataset}'s test images)", job.recipe.n_test, 1, len(splits.test))
+    data = splits.train
     if job.recipe.n_train is not None:
         data = data.subset(take_per_class(data.labels, job.recipe.n_train, SPLIT_SEED)[0])
     seed = derive_seed(job.seed, "training")
-    entry = dataset_entry(job.task.dataset)
-    padding = entry.crop_padding if entry.augmentation == "crop-flip" else None
+    padding = dataset_entry(job.task.dataset).training_crop_padding
     report = fit(model, data, job.recipe, job.training_epsilon, seed, device, crop_padding=padding)
     weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     summary = {

@@ -133,6 +133,7 @@ def apply_pixel_matrix(images: Tensor, matrix: Tensor, bias: Tensor | None, stri
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)  # a tensor made in a caller's inference mode could never be trained through
 def _taps(height: int, width: int, kernel: int, stride: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """taps[p, q, k] = 1 where tap k of output pixel q falls on input pixel p, else 0: (H·W, H'·W', kernel²)."""
 

@@ -22,7 +22,8 @@ class FoldedTwin:
     """A twin that shares every parameter of `network` but those that it folds.
 
     `module` is the twin, to be called in evaluation mode; `refresh` brings it up to date with the network's
-    weights. Modules that are not folded are shared, so that `network.eval()` is what puts both in that mode.
+    weights. Layers that are not folded are shared, so that `network.eval()` is what puts both in that mode; the
+    modules around them are copies, which are in it from the start.
 
     Args:
         network: its blocks say by `folded_pairs()` which batch norms follow which convolutions directly.
@@ -43,6 +44,10 @@ class FoldedTwin:
         for conv, bn, folded in self._folds:
             known[id(conv)], known[id(bn)] = folded, nn.Identity()
         self.module: nn.Module = copy.deepcopy(network, known)  # copies containers; all else comes out of `known`
+        ours = {id(leaf) for leaf in leaves}
+        for module in self.module.modules():
+            if id(module) not in ours:
+                module.training = False
         self.refresh()
 
     @torch.no_grad()

@@ -39,20 +39,21 @@ def network_size(model: nn.Module, image: Tensor) -> NetworkSize:
     """Measure `model` as it is; output pixels come from one forward pass in evaluation mode.
 
     Args:
-        model: images → logits; its mode is restored.
+        model: images → logits; every module's own mode is restored.
         image: one image (1, channels, height, width) on the model's device; its values do not matter.
     """
     layers = prunable_layers(model)
     pixels = dict.fromkeys(layers, 0)
     handles = [layer.register_forward_hook(_counter(pixels, name, layer)) for name, layer in layers.items()]
-    was_training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad():
             model.eval()(image)
     finally:
         for handle in handles:
             handle.remove()
-        model.train(was_training)
+        for module, training in modes:
+            module.training = training
     nonzero = {name: int(torch.count_nonzero(layer.weight)) for name, layer in layers.items()}
     params = sum(parameter.numel() for parameter in model.parameters())
     zeros = sum(layer.weight.numel() - nonzero[name] for name, layer in layers.items())

@@ -51,13 +51,15 @@ def cpu_threads(count: int) -> Iterator[None]:
 
 @contextmanager
 def frozen_eval(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode with frozen parameters inside; training mode with trainable parameters afterwards."""
+    """Evaluation mode with frozen parameters inside; training mode with those trainable that were before afterwards."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.eval()
     model.requires_grad_(False)
     try:
         yield
     finally:
-        model.requires_grad_(True)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
         model.train()
 
 
@@ -72,7 +74,7 @@ def batches(count: int, batch_size: int, generator: torch.Generator) -> Iterator
 def make_schedule(optimizer: SGD, recipe: Recipe, steps_per_epoch: int) -> lr_scheduler.LRScheduler:
     """The learning rate as a function of the step, by the recipe's name for it."""
     total = recipe.epochs * steps_per_epoch
-    if recipe.schedule == "one-cycle":
+    if recipe.schedule == "one-cycle" and total > 1:  # of one step it would be the last, with a rate of next to nothing
         return lr_scheduler.OneCycleLR(optimizer, max_lr=recipe.learning_rate, total_steps=total, cycle_momentum=False)
     drops = [round(0.75 * total), round(0.9 * total)] if recipe.schedule == "step" else []
     return lr_scheduler.MultiStepLR(optimizer, milestones=drops, gamma=0.1)
@@ -200,11 +202,13 @@ def fit(
 ) -> TrainingReport:
     """Train `model` in place by the recipe's method; leave it in eval mode.
 
-    Same arguments, same number of threads: same weights, to the bit. Global random state is not touched.
+    Same arguments, same number of threads: same weights, to the bit; on a GPU only as far as its kernels are
+    deterministic, as cuDNN's gradients are not by default. Global random state is not touched.
 
     Args:
         model: images in [0, 1] → logits, on `device`.
-        data: the training set; it is moved to the device as it is, and made float32 a batch at a time.
+        data: the training set, at least two images; it is moved to the device as it is, and made float32 a batch at a
+            time.
         recipe: epochs, batch size and all else.
         epsilon: L_inf radius trained against, in image units.
         seed: of the batch order, the augmentation and the inner starts.
@@ -216,9 +220,11 @@ def fit(
         A report; with `diverged` True as soon as an epoch's loss is not finite, the weights then being useless.
 
     Raises:
-        ValueError: the recipe's compilation does not work on `device`.
+        ValueError: the recipe's compilation does not work on `device`, or there are fewer than two images.
         NoRoomError: memory does not suffice for two images at once; each halving before is a MemoryWarning.
     """
+    if len(data) < 2:
+        raise ValueError(f"data must have at least two images, got {len(data)}")
     losses, start = list[float](), time.perf_counter()
     pixels, labels = data.pixels.to(device), data.labels.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -22,7 +22,8 @@ WHOLE = 1.0000001
 
 
 def mart_loss(clean_logits: Tensor, perturbed_logits: Tensor, labels: Tensor, beta: float) -> Tensor:
-    """The outer loss, a scalar, mean over images; finite with finite gradients for all finite logits.
+    """The outer loss, a scalar, mean over images; finite with finite gradients as long as differences of
+    logits are.
 
     Gradients flow through both predictions, the weight 1 − p_y(x) among them, as in the published code.
 
