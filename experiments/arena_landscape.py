@@ -110,7 +110,8 @@ class AnalyticLandscape:
 class LiveLandscape:
     """Real training's, estimated: the mean over `judge_seeds` trainings that no search has seen.
 
-    What an agent selects by its reward has been lucky; a training by another seed is not. The best student is unknown.
+    What an agent selects by its reward has been lucky in its training; a training by another seed is not. It is judged
+    on the same eval images, so that luck with these stays. The best student is unknown.
 
     Args:
         evaluator: the trained engine, with a store.
@@ -187,8 +188,13 @@ def _stage_students(stage: StageSpec) -> set[StageSpec]:
 
 
 def seconds_of(evaluation: Evaluation) -> float:
-    """What an evaluation takes, as its engine tells; by its MACs where the engine (the analytic one) tells nothing."""
+    """What an evaluation takes, as its engine tells; by its MACs where the engine (the analytic one) tells nothing.
+
+    One that failed counts as nothing: how long it was tried is not told.
+    """
     told = evaluation.training_seconds + evaluation.attack_seconds
+    if "failed" in evaluation.provenance:
+        return 0.0
     return told if told > 0 else seconds_by_macs(evaluation.macs)
 
 

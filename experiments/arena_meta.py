@@ -41,7 +41,10 @@ OBSERVATIONS = 512
 
 @dataclass(frozen=True)
 class Charge:
-    """What was spent before a search: distinct evaluations, and their simulated (or measured) seconds."""
+    """What was spent before a search: distinct evaluations, and their simulated (or measured) seconds.
+
+    A training that serves evaluations under several attacks, as a teacher's does, counts in each of them.
+    """
 
     evaluations: int = 0
     seconds: float = 0.0
@@ -53,11 +56,16 @@ class ChargingEvaluator:
     def __init__(self, engine: Evaluator) -> None:
         self.engine = engine
         self.seconds: dict[str, float] = {}
+        self.failed: dict[str, str] = {}
+        """Key of a job that could not be done (docs/faults.md) → why."""
 
     def evaluate(self, jobs: Sequence[Job], on_done: OnDone | None = None) -> list[Evaluation]:
         """See `Evaluator`."""
         found = self.engine.evaluate(jobs, on_done)
-        self.seconds |= {job.key: seconds_of(evaluation) for job, evaluation in zip(jobs, found, strict=True)}
+        for job, evaluation in zip(jobs, found, strict=True):
+            self.seconds[job.key] = seconds_of(evaluation)
+            if "failed" in evaluation.provenance:
+                self.failed[job.key] = evaluation.provenance["failed"]
         return found
 
     def close(self) -> None:

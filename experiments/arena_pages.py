@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -62,16 +63,25 @@ def agent_page(settings: ArenaSettings, seeds: int, row: Mapping[str, Any], riva
 
 
 def _command(label: str, settings: ArenaSettings, seeds: int, rival: bool) -> str:
-    defaults = ArenaSettings()
-    numbers = ("evaluations", "envs", "meta_iterations", "meta_envs", "meta_seeds", "pretrain_steps")
-    changed = [
-        f"--{name.replace('_', '-')} {getattr(settings, name)}"
-        for name in (*numbers, "compression_emphasis")
-        if getattr(settings, name) != getattr(defaults, name)
-    ]
+    defaults = ArenaSettings(engine=settings.engine)
+    changed = _flags("", settings.deciding(), defaults.deciding())
     labels = [label, RANDOM_SEARCH] if rival and label != RANDOM_SEARCH else [label]
     parts = [f"--engine {settings.engine} --seeds {seeds}", *changed, f"--agents {' '.join(labels)}"]
     return f"python -m experiments.compare_agents {' '.join(parts)}"
+
+
+def _flags(prefix: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
+    """Command-line options of the settings that are not at their defaults; names of their own have the prefix."""
+    flags = []
+    for name, value in given.items():
+        if value == defaults.get(name) or name in ("engine", "table_sha256"):
+            continue
+        if isinstance(value, Mapping):
+            flags += _flags(f"{prefix}{name}.", value, defaults[name])
+        else:
+            words = [str(each) for each in value] if isinstance(value, list | tuple) else [str(value)]
+            flags.append(f"--{prefix}{name.replace('_', '-')} {shlex.join(words)}")
+    return flags
 
 
 def _listed(settings: Mapping[str, Any]) -> str:

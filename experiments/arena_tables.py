@@ -19,8 +19,9 @@ come on top.
 """
 
 LIVE_NOTE = """
-Real training: expected rewards are means over trainings that no search has seen, and the best expected reward is that
-of the best student that any run of this comparison found.
+Real training: expected rewards are means over trainings that no search has seen, on the eval images that all searches
+saw, and the best expected reward is that of the best student that any run of this comparison found: the highest of many
+noisy ones, so that all regrets are rather too large.
 """
 
 

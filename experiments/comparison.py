@@ -112,8 +112,9 @@ def compare(
 
 
 def standard_error(accuracy: float, images: int) -> float:
-    """Of an accuracy measured on `images` images, by the binomial distribution."""
-    return math.sqrt(accuracy * (1 - accuracy) / images)
+    """Of an accuracy measured on `images` images, by the binomial distribution; at least half an image off 0 and 1."""
+    share = min(max(accuracy, 0.5 / images), 1 - 0.5 / images)
+    return math.sqrt(share * (1 - share) / images)
 
 
 def table(rows: Sequence[Row], title: str) -> Table:

@@ -3,7 +3,8 @@
     python -m experiments.fit_table --out rcnas_env/tabular/tables/digits
 
 Fits a Gaussian process to the accuracies under each attack, predicts every network of the space, and writes the table
-and its card. The card says how well networks that a model had not seen were predicted (10-fold cross-validation).
+and its card. The card says how well networks that a model had not seen were predicted (10-fold cross-validation; the
+length scales and the noise of its kernel are chosen once, on up to 500 of all networks).
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class TableFit:
 
     recording: TableRecording
     """As `experiments.record_table` was called."""
-    out: str = "rcnas_env/tabular/tables/digits"
+    out: str
     """Path of the table's files, without ending; the last part is the table's name."""
 
 

@@ -104,7 +104,9 @@ def _judge_curves(claim: Claim, curves: Curves | None) -> Verdict:
     if curves is None:
         return Verdict(claim, "untested", "no curves were measured.")
     found = convergence(curves, CONFIDENCE)
-    return Verdict(claim, "confirmed" if found.low > 0 and found.earlier > 0.5 else "not confirmed", found.text())
+    outcome: Outcome = "confirmed" if found.low > 0 and found.earlier > 0.5 else "not confirmed"
+    shared = "Runs with meta-training start from one and the same, how another would do is not in the interval."
+    return Verdict(claim, outcome, f"{found.text()} {shared}")
 
 
 def _evidence(

@@ -24,6 +24,7 @@ import numpy as np
 import tyro
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from scipy import stats
 
 from benchmarks.cost_model import FEATURES, Prices, random_students
 from benchmarks.workload import workload
@@ -33,6 +34,7 @@ from rcnas_env.architecture import NetworkSpec, named_network
 from rcnas_env.cost import cost
 from rcnas_env.data import dataset_entry, load_splits
 from rcnas_env.presets import preset_entry
+from rcnas_env.validation import require_integer, require_number
 
 EVIDENCE = Path(__file__).resolve().parent.parent / "docs" / "evidence"
 ATTACK_PASSES = 2
@@ -67,6 +69,15 @@ class Scaling:
     """JSON file for the figures."""
     figure: Path | None = None
     """PNG file."""
+
+    def __post_init__(self) -> None:
+        for name in ("workers", "ratios", "episodes"):
+            for number in getattr(self, name):
+                require_integer(name, number, 1)
+        for name in ("students", "iterations", "seeds", "pool"):
+            require_integer(name, getattr(self, name), 1)
+        for name in ("task_ms", "driver_ms"):
+            require_number(name, getattr(self, name), minimum=0.0)
 
 
 def read_prices(path: Path) -> tuple[Prices, list[float]]:
@@ -111,6 +122,7 @@ def estimate(config: Scaling, workers: int, shape: Training, students: Sequence[
     ]
     found = [outcome.efficiency for outcome in outcomes]
     error = statistics.stdev(found) / len(found) ** 0.5 if len(found) > 1 else 0.0
+    quantile = float(stats.t.ppf(0.975, len(found) - 1)) if len(found) > 1 else 0.0
     mean, mean_seconds = statistics.fmean(found), statistics.fmean(each.training + each.attack for each in students)
     return {
         "workers": workers,
@@ -118,8 +130,8 @@ def estimate(config: Scaling, workers: int, shape: Training, students: Sequence[
         "pace": shape.pace,
         "update_share": shape.update_share,
         "efficiency": mean,
-        "low": mean - 1.96 * error,
-        "high": mean + 1.96 * error,
+        "low": mean - quantile * error,
+        "high": mean + quantile * error,
         "least": min(found),
         "hours": config.students * mean_seconds / (workers * mean) / 3600,
     }
@@ -181,9 +193,23 @@ def draw(found: dict[str, Any], path: Path) -> None:
     figure.savefig(path)
 
 
-def main() -> None:
+def main() -> int:
     """Command line."""
-    config = tyro.cli(Scaling, description=__doc__)
+    try:
+        run(tyro.cli(Scaling, description=__doc__))
+    except (ValueError, LookupError, OSError) as error:
+        print(f"scaling: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def run(config: Scaling) -> None:
+    """Simulate all settings, print them, and write record and figure where asked.
+
+    Raises:
+        ValueError, LookupError, OSError: a setting is out of range, or a file is not what it must be or cannot be
+            written.
+    """
     found = measure(config)
     for row in [*found["by ratio"], *found["remedies"]]:
         print(
@@ -206,4 +232,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

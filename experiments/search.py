@@ -44,6 +44,7 @@ from rcnas_env.evaluation.evaluator import Evaluator, make_engine
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import open_store
+from rcnas_env.seeding import derive_seed
 from rcnas_env.task import Task
 from rcnas_env.training.fit import cpu_threads
 from rcnas_env.whole_files import write_text
@@ -82,6 +83,7 @@ def make_searcher(config: Search, task: Task, teacher: Evaluation) -> Agent:
     """The agent that searches: meta-trained, or new, with a state encoder pre-trained on this teacher where needed."""
     meta = meta_agent(config)
     if meta is not None:
+        meta.seed = derive_seed(config.seed, "search")  # its own is meta-training's, the same for every search
         return meta
     name, encoder = config.agent or "vpg+", None
     if name in ENCODED:

@@ -176,7 +176,9 @@ def read_plan(config: Search) -> Plan:
     final_jobs(plan, teacher, config.seed, config.slow_attack_images)
     record = config.folder / "record.json"
     if record.is_file():
-        kept = parse_json(record.read_bytes()).get("results", {}).get("settings")
+        written = parse_json(record.read_bytes())
+        results = written.get("results") if isinstance(written, dict) else None
+        kept = results.get("settings") if isinstance(results, dict) else None
         if kept != config.deciding():
             raise ValueError(f"out must be a new folder, or that of a search with these settings, got {config.folder}")
     return plan

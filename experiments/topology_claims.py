@@ -8,7 +8,9 @@ the difference has the sign that the paper says.
 lies above 0, and there are five tasks or more: fewer all have one sign by chance more often than one time in 20, and
 shares come in so few steps that two tasks often agree to the digit. Else it is *not confirmed*; *untested* with fewer
 than two tasks. The comparisons of one task (stages 1 and 2) are of the same students: their mean counts once. Each
-student is of one search with seed 0, and how searches of one task differ is not in the interval but through the tasks.
+student is of one search with seed 0 by one meta-trained agent: how searches of one task differ is not in the interval
+but through the tasks, how another agent's would not at all, and tasks of the same teacher or data set are not quite
+independent.
 Students of two teachers are compared in what depth they keep only if each teacher has two blocks a stage or more: of
 one block nothing can be lost, whoever searches. Searches for AutoAttack may be rewarded by another attack
 (`Scale.search_attacks`).

@@ -211,6 +211,11 @@ def test_an_agents_page_has_its_command_settings_and_figures_by_task() -> None:
     page = pages[2]
     assert "--engine tabular --seeds 2 --evaluations 11 --agents evolution random-search" in page
     assert "Settings: population 20, tournament 5, step 0.2." in page
+    changed = ArenaSettings(
+        engine="trained", tasks=("half",), judge_seeds=2, recipe=ArenaSettings().recipe.but(epochs=1), evaluations=11
+    )
+    options = "--evaluations 11 --tasks half --judge-seeds 2 --recipe.epochs 1 --agents evolution random-search"
+    assert f"--engine trained --seeds 2 {options}" in agent_pages(changed, 2, rows)
     assert "| regret on quarter | 0.500 [0.500, 0.500] | 0.500 [0.500, 0.500] |" in page
     assert "| regret on half | 0.100 [0.100, 0.100] |" in page
     assert "| improvement on random search | 1.00 [1.00, 1.00] |" in page

@@ -72,7 +72,8 @@ def test_standard_error_is_the_binomials() -> None:
     assert standard_error(0.5, 100) == pytest.approx(0.05)
     draws = np.random.default_rng(0).binomial(60, 0.3, 20_000) / 60
     assert standard_error(0.3, 60) == pytest.approx(draws.std(), rel=0.02)
-    assert standard_error(0.0, 60) == standard_error(1.0, 60) == 0
+    nothing = standard_error(0.5 / 60, 60)  # 0 of 60 says less than that it is never so
+    assert standard_error(0.0, 60) == nothing > 0 and standard_error(1.0, 60) == pytest.approx(nothing)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +86,7 @@ def test_standard_error_is_the_binomials() -> None:
         (0.5, 0.5, "cw40", "A ties with B under cw-40 by 0.0 points (within one standard error)"),
         (0.0, 0.0, "cw40", "A ties with B under cw-40 by 0.0 points (within one standard error)"),
         (0.6, 0.5, "autoattack", "A wins against B under autoattack by 10.0 points"),
+        (1 / 60, 0.0, "autoattack", "A wins against B under autoattack by 1.7 points (within one standard error)"),
         # with a quarter of the images the same difference is no longer clear
         (0.58, 0.5, "cw40", "A wins against B under cw-40 by 8.0 points"),
         (0.58, 0.5, "autoattack", "A wins against B under autoattack by 8.0 points (within one standard error)"),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.judge import Judge, judge_record, run, with_sections
+from experiments.judge import Judge, judge_record, run, times_of, with_sections
 
 ROOT = Path(__file__).resolve().parent.parent
 EVIDENCE = ROOT / "docs" / "evidence" / "reproduce-laptop.json"
@@ -34,6 +34,22 @@ def test_a_section_is_replaced_up_to_the_next() -> None:
     assert new == "# Page\n\nOur words.\n\n\n## table1\nnew\n\n## figure1\n![]()\n\n## Claims\n\nnewer\n"
     with pytest.raises(ValueError, match="heading '## table2' once"):
         with_sections(page, {"table2": "new"})
+
+
+def test_a_file_that_is_no_record_is_told(tmp_path: Path) -> None:
+    (tmp_path / "record.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ValueError, match="record must be an object, got"):
+        run(Judge(tmp_path / "record.json"))
+
+
+def test_table_4_is_made_anew_of_the_searches() -> None:
+    record = json.loads(EVIDENCE.read_text(encoding="utf-8"))
+    seconds = {name: each["worker_seconds"] for name, each in record["results"]["students"].items()}
+    own = [seconds[f"rc-nas_cifar10_5G_{attack}_0"] for attack in ("clean", "pgd-20", "cw-40", "autoattack")]
+    table = times_of(record)
+    assert table is not None
+    cell = table.cell("cifar10/5G", "hours")
+    assert cell is not None and cell.seeds == 4 and cell.value == pytest.approx(sum(own) / 4 / 3600)
 
 
 def test_a_record_of_another_experiment_is_refused() -> None:

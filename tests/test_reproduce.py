@@ -4,30 +4,36 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from experiments import reproduce as command
+from experiments.arena_meta import ChargingEvaluator
 from experiments.export import Export, export
 from experiments.reproduce import Reproduce, reproduce
 from experiments.reproduction.building import finals_of
 from experiments.reproduction.contents import TABLES
 from experiments.reproduction.drawing import best_so_far, topology_figure
 from experiments.reproduction.estimate import estimate
-from experiments.reproduction.finals import final_job, prune_teacher
+from experiments.reproduction.finals import final_job, prune_teacher, pruned_figures
 from experiments.reproduction.plan import make_plan
 from experiments.reproduction.results import Results
+from experiments.reproduction.running import run_finals
 from experiments.reproduction.scale import LAPTOP, Group
-from experiments.reproduction.searches import SearchKey, SearchSettings, encoder_of, search
+from experiments.reproduction.searches import SearchKey, SearchSettings, encoder_of, read_search, search
 from experiments.reproduction.topology import keep_ratios
 from rcnas_env.architecture import NetworkSpec, StageSpec
 from rcnas_env.cost import cost
 from rcnas_env.delivery import load_student
 from rcnas_env.evaluation.job import Job
+from rcnas_env.evaluation.record import Evaluation
+from rcnas_env.evaluation.trained import TrainedEvaluator
 from rcnas_env.training.recipe import Recipe
 
 QUICK = Recipe(epochs=1, batch_size=64, inner_steps=1, relative_step=0.75, n_eval=20, n_train=64, n_test=20)
@@ -171,6 +177,41 @@ def test_a_pruned_teacher_is_measured_once_and_kept(tmp_path: Path) -> None:
     before = file.stat().st_mtime_ns
     assert prune_teacher(TINY, tmp_path, final, columns, "cpu") == figures
     assert file.stat().st_mtime_ns == before
+    assert pruned_figures(TINY, tmp_path, final, columns) == figures
+    longer = replace(TINY, final_recipe=QUICK.but(epochs=2))
+    assert pruned_figures(longer, tmp_path, final, columns) == {}  # of another training
+
+
+def test_a_search_in_which_a_training_failed_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = ChargingEvaluator.evaluate
+
+    def failing(self: ChargingEvaluator, *arguments: Any) -> list[Evaluation]:
+        found = real(self, *arguments)
+        self.failed["key"] = "it took longer than 1 s"
+        return found
+
+    monkeypatch.setattr(ChargingEvaluator, "evaluate", failing)
+    settings = SearchSettings(TINY, tmp_path, agent_settings={"update": "step"}, store=str(tmp_path / "store"))
+    key = SearchKey("r-nas", "cifar10", "5G", "clean")
+    assert len(search(settings, key).trials) == 2 and read_search(tmp_path, key) is None
+    monkeypatch.setattr(ChargingEvaluator, "evaluate", real)
+    assert read_search(tmp_path, key) is None and search(settings, key) == read_search(tmp_path, key)
+
+
+def test_final_figures_that_failed_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    plan = make_plan(TINY, ("table2",), False, ("fashion-mnist",))
+    fixed = replace(plan, finals=tuple(final for final in plan.finals if final.search is None))
+    settings = SearchSettings(TINY, tmp_path, store=str(tmp_path / "store"), device="cpu")
+    real = TrainedEvaluator.evaluate
+
+    def failing(self: TrainedEvaluator, jobs: Sequence[Job], *rest: Any) -> list[Evaluation]:
+        found = real(self, jobs, *rest)
+        return [replace(found[0], provenance={**found[0].provenance, "failed": "it stalled"}), *found[1:]]
+
+    monkeypatch.setattr(TrainedEvaluator, "evaluate", failing)
+    measured = run_finals(settings, fixed, {}, 0)
+    assert len(measured) == len(fixed.finals) - 1
+    assert f"1 of {len(fixed.finals)} final figures failed and are left out" in capsys.readouterr().err
 
 
 def test_attacks_through_the_teacher_are_jobs_of_their_own_except_the_teacher_s() -> None:

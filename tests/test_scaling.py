@@ -106,3 +106,23 @@ def test_the_documented_setting_uses_its_workers() -> None:
     evidence = json.loads((scaling.EVIDENCE / "scaling.json").read_text())
     (row,) = (each for each in evidence["summary"]["by ratio"] if (each["workers"], each["episodes"]) == (64, 512))
     assert row["low"] >= 0.85
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--workers", "0"], "workers must be an integer of at least 1"),
+        (["--seeds", "0"], "seeds must be an integer of at least 1"),
+        (["--task-ms", "-1"], "task_ms must be"),
+        (["--cost-model", "nowhere.json"], "nowhere.json"),
+    ],
+)
+def test_a_wrong_setting_ends_with_a_message(
+    arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["scaling", *arguments])
+    try:
+        code: object = scaling.main()
+    except SystemExit as stopped:  # the command line's own way out
+        code = stopped.code
+    assert code == 2 and named in capsys.readouterr().err

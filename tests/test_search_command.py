@@ -22,8 +22,9 @@ from experiments import export, quickstart, search
 from experiments.export import Export, MissingWeightsError
 from experiments.finding_reader import read_finding
 from experiments.quickstart import Quickstart
+from experiments.report import Report, report
 from experiments.run_record import RunRecord
-from experiments.search import NothingFoundError, choose, meta_agent, run
+from experiments.search import NothingFoundError, choose, make_searcher, meta_agent, run
 from experiments.search_plan import cheapest_student, duration, parse_budget, read_plan, training_seconds
 from experiments.search_settings import Search, read_arguments
 from rcnas_env.architecture import NetworkSpec, named_network
@@ -84,6 +85,12 @@ def test_a_search_delivers_the_student_that_it_measured(finished: tuple[Search, 
     assert student.card.preprocessing.scale == 16
     table = (config.folder / "table.md").read_text(encoding="utf-8")
     assert table in said[-2] and all(f"| {name} |" in table for name in names)
+
+
+def test_its_report_shows_the_students_tried(finished: tuple[Search, list[str]], tmp_path: Path) -> None:
+    config, _ = finished
+    page = report(Report((config.folder,), tmp_path / "page.html")).read_text(encoding="utf-8")
+    assert "data-mark" in page and "random search" in page
 
 
 def test_it_says_beforehand_what_will_be_trained_and_how_long(finished: tuple[Search, list[str]]) -> None:
@@ -272,6 +279,9 @@ def test_a_meta_trained_agent_is_started_from_if_it_fits(tmp_path: Path) -> None
     config = replace(TINY, agent=None, meta=tmp_path / "agent")
     found = meta_agent(config)
     assert found is not None and (found.kind, found.seed) == ("vpg+", 5)
+    made = [make_searcher(replace(config, seed=seed), read_plan(TINY).task, None) for seed in (0, 1)]  # type: ignore[arg-type]
+    assert isinstance(made[0], VPG) and isinstance(made[1], VPG)
+    assert len({5, made[0].seed, made[1].seed}) == 3  # its draws are the search's, not meta-training's again
     with pytest.raises(ValueError, match="agent must be that of meta, 'vpg\\+', or not given, got 'vpg'"):
         meta_agent(replace(config, agent="vpg"))
     with pytest.raises(ValueError, match="recipe.n_eval must be 20, as in the meta-training"):

@@ -57,6 +57,8 @@ class Search:
 def searches_of_record(record: Mapping[str, Any], source: str) -> tuple[Search, ...]:
     """The searches inside a record: of an experiment on one "task" with "trials" by label, such as quickstart.
 
+    A list of trials, as `experiments.search` has it, is the one search of the agent "chosen".
+
     Args:
         record: a record.json. One without both keys in its results has no searches.
         source: what errors name the file by.
@@ -67,12 +69,15 @@ def searches_of_record(record: Mapping[str, Any], source: str) -> tuple[Search, 
     results, config = record.get("results"), record.get("config")
     if not isinstance(results, Mapping) or not {"task", "trials"} <= results.keys():
         return ()
-    if not isinstance(results["trials"], Mapping) or not isinstance(results["task"], Mapping):
+    by_agent = results["trials"]
+    if isinstance(by_agent, list) and isinstance(results.get("chosen"), str):
+        by_agent = {results["chosen"]: by_agent}
+    if not isinstance(by_agent, Mapping) or not isinstance(results["task"], Mapping):
         return ()
     rule = config.get("select") if isinstance(config, Mapping) else None
     task = read_task(results["task"], f"{source}: results.task")
     found = []
-    for label, given in results["trials"].items():
+    for label, given in by_agent.items():
         trials = read_trials(given, f"{source}: results.trials[{label!r}]")
         student = select(trials, rule if rule in SELECTION_RULES else "reward").student
         found.append(Search(str(label), task, None, student, trials))

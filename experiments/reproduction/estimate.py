@@ -191,7 +191,8 @@ def _pruning(price_list: PriceList, settings: SearchSettings, plan: Plan) -> Pha
     """Three phases of the final recipe's length for each teacher, and its attacks."""
     done, seconds = 0, 0.0
     for cells in plan.prunings.values():
-        kept = pruned_figures(settings.folder, cells[0])
+        columns = [final.column for final in cells]
+        kept = pruned_figures(settings.scale, settings.folder, cells[0], columns)
         if all(final.column.key in kept for final in cells):
             done += 1
             continue

@@ -6,7 +6,7 @@ A `Final` says what is measured without saying which student that is, so that a 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -109,7 +109,7 @@ def prune_teacher(
     Returns:
         Column key → figures; the sizes are of the weights that are not zero.
     """
-    path, known = _pruned_path(folder, final), pruned_figures(folder, final)
+    path, known = _pruned_path(folder, final), pruned_figures(scale, folder, final, columns)
     if all(column.key in known for column in columns):
         return known
     task = scale.task(final.place, final.group, "clean")
@@ -140,16 +140,30 @@ def prune_teacher(
             )
             accuracy = 0.0 if report.diverged else result.robust.float().mean().item()
             known[column.key] = Measured(accuracy, len(labels), report.nonzero_params, report.nonzero_macs)
-    write_json(path, {key: asdict(value) for key, value in known.items()})
+    kept = {c.key: {**asdict(known[c.key]), "job": _identity(scale, final, c)} for c in columns}
+    write_json(path, kept)
     return known
 
 
-def pruned_figures(folder: Path, final: Final) -> dict[str, Measured]:
-    """What the run folder has of a pruned teacher: column key → figures."""
+def pruned_figures(scale: Scale, folder: Path, final: Final, columns: Sequence[ColumnSpec]) -> dict[str, Measured]:
+    """What the run folder has of a pruned teacher, by this scale's recipes and images: column key → figures."""
     path = _pruned_path(folder, final)
     if not path.exists():
         return {}
-    return {key: Measured(**value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    known = {}
+    for column in columns:
+        figures = dict(kept.get(column.key, {}))
+        if figures and figures.pop("job", None) == _identity(scale, final, column):
+            known[column.key] = Measured(**figures)
+    return known
+
+
+def _identity(scale: Scale, final: Final, column: ColumnSpec) -> str:
+    """Of all that decides a pruned teacher's figure but the pruning: the key of the teacher's own job."""
+    job = final_job(scale, replace(final, column=column), {})
+    assert job is not None  # every group has a teacher
+    return job.key
 
 
 def _pruned_path(folder: Path, final: Final) -> Path:

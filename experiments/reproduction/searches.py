@@ -74,7 +74,8 @@ class SearchKey:
         parts = name.split("_")
         if len(parts) != 5 or not parts[4].isdecimal():
             raise ValueError(f"search must be named VARIANT_PLACE_GROUP_ATTACK_SEED, got {name!r}")
-        return cls(*parts[:4], int(parts[4]))
+        variant, place, group, attack, seed = parts
+        return cls(variant, place, group, attack, int(seed))
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,8 @@ class SearchSettings:
 
     agent: "vpg" (the paper's) or "vpg+".
     seed: of encoders, meta-trainings and all trainings in the search; a search adds its own.
-    ray_address, time_limit: of the engine, as for `training_options`; results do not depend on them.
+    ray_address, time_limit: of the engine, as for `training_options`. Results do not depend on the address; what
+        exceeds the limit fails, and a search or final figure with a failure in it is not kept.
     """
 
     scale: Scale
@@ -235,7 +237,7 @@ def meta_charge(folder: Path, variant: str) -> Charge:
 
 def search(settings: SearchSettings, key: SearchKey, missing: tuple[str, ...] = ()) -> Found:
     """Fine-tune on the key's task (Algorithm 2: T = 1), or read what an earlier call found; over-budget students are
-    −1 at once (ε = 0).
+    −1 at once (ε = 0). Where an evaluation failed (docs/faults.md) what was found is not kept for a later call.
     """
     known = read_search(settings.folder, key)
     if known is not None:
@@ -258,7 +260,8 @@ def search(settings: SearchSettings, key: SearchKey, missing: tuple[str, ...] = 
     finally:
         charging.engine.close()
     found = Found(key, task, tuple(trials), select(trials, "accuracy").student, charging.charge())
-    write_json(_search_path(settings.folder, key), found.to_dict())
+    if not charging.failed:
+        write_json(_search_path(settings.folder, key), found.to_dict())
     return found
 
 
