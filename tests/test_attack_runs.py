@@ -114,6 +114,36 @@ def test_survivors_are_regrouped_into_full_batches_and_failures_come_back_clean(
     assert torch.equal(changed, result.clean_correct & ~result.robust)
 
 
+def test_the_judge_says_which_images_stand() -> None:
+    """What misleads only the implementation that is attacked goes on to the next component, and counts as robust."""
+    images, labels = sample()
+    network, seen = trained_digits(), list[int]()
+
+    class Misled(nn.Module):
+        """The network, which gives the wrong answer to images with a mark."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits = network(x)
+            return torch.where((x[:, 0, 0, :1] == 0.5), -logits, logits)
+
+    def mark(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        marked = x.clone()
+        marked[:, 0, 0, 0] = 0.5
+        return marked
+
+    def count(model: nn.Module, x: Tensor, y: Tensor, generator: torch.Generator) -> Tensor:
+        seen.append(len(x))
+        return x.clone()
+
+    attack = Attack("mine", 1.0, 10, (Component("mark", mark), Component("count", count)), perturb_wrong=False)
+    alone = run_attack(attack, Misled(), images, labels, seed=0, batch_size=100)
+    assert not alone.robust.any() and seen == []
+    judged = run_attack(attack, Misled(), images, labels, seed=0, batch_size=100, judge=network)
+    marked = mark(network, images, labels, torch.Generator())
+    stand = judged.clean_correct & (network(marked).argmax(1) == labels)
+    assert seen == [int(stand.sum())] and torch.equal(judged.robust, stand) and stand.any()
+
+
 def test_an_ensemble_cannot_perturb_wrong_images_too() -> None:
     component = Component("idle", lambda m, x, y, g: x)
     with pytest.raises(ValueError, match="perturb_wrong"):

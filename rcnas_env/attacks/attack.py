@@ -166,10 +166,12 @@ class Attack:
         generator: torch.Generator,
         batch_size: int,
         progress: ProgressFile | None = None,
+        judge: nn.Module | None = None,
     ) -> tuple[Tensor, dict[str, int]]:
         """Attack in batches; `standing`, bool (N,), says which images are classified correctly to begin with.
 
-        With `progress`, goes on from where that file says, and writes to it after every batch.
+        With `progress`, goes on from where that file says, and writes to it after every batch. `judge`, where it is not
+        `model` itself, says which images stand (`run_attack`).
 
         Returns:
             (adversarial images, how many images each component broke; empty where `perturb_wrong`).
@@ -200,7 +202,7 @@ class Attack:
                 if self.perturb_wrong:
                     state.adversarial[batch] = candidates
                 else:
-                    stands = _stands(model, candidates, y, batch_size)
+                    stands = _stands(model if judge is None else judge, candidates, y, batch_size)
                     state.adversarial[batch[~stands]] = candidates[~stands]
                     state.standing[batch] = stands
                 state.finish_batch()

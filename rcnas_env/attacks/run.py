@@ -44,6 +44,7 @@ def run_attack(
     seed: int,
     batch_size: int,
     progress: AttackProgress | None = None,
+    judge: nn.Module | None = None,
 ) -> AttackResult:
     """Attack `model` on `images` and leave model and random streams as they were (`attack_guard`).
 
@@ -60,6 +61,8 @@ def run_attack(
         progress: where to keep how far the attack has come; the same call after an interruption goes on from there,
             and its result is to the bit that of a run without one, for components that draw from their generator or
             seed the global streams, as all here do. None keeps nothing.
+        judge: the network whose verdicts count, in eval mode, where `model` is a faster implementation of it: an image
+            that misleads `model` alone, by a margin of rounding errors, stands and is attacked further. None: `model`.
 
     Raises:
         ValueError: an argument is outside these ranges, the model returns other than attack.classes logits, or the
@@ -81,18 +84,19 @@ def run_attack(
         logits = _logits(model, images, batch_size)
         if logits.shape != (len(images), attack.classes):
             raise ValueError(f"model must return {attack.classes} logits an image, got {tuple(logits.shape[1:])}")
-        clean_correct = is_correct(logits, labels)
+        judge = model if judge is None else judge
+        clean_correct = is_correct(logits if judge is model else _logits(judge, images, batch_size), labels)
         if attack.alarms:
             _sound_model_alarms(model, images, labels, logits, clean_correct, batch_size)
         generator = torch.Generator(images.device).manual_seed(seed)
         file = None
         if progress is not None:
             file = progress.file(_digest(attack, seed, batch_size, images, labels, logits))
-        adversarial, broken = attack.perturb(model, images, labels, clean_correct, generator, batch_size, file)
+        adversarial, broken = attack.perturb(model, images, labels, clean_correct, generator, batch_size, file, judge)
         if attack.alarms:
             black_boxes = [component.name for component in attack.components if component.black_box]
             warn_if_black_box_wins(broken, black_boxes, len(images))
-        robust = clean_correct & is_correct(_logits(model, adversarial, batch_size), labels)
+        robust = clean_correct & is_correct(_logits(judge, adversarial, batch_size), labels)
     if file is not None:
         file.remove()
     return AttackResult(adversarial, clean_correct, robust)

@@ -96,6 +96,7 @@ def attack_images(
             seed=seed,
             batch_size=job.recipe.attack_batch_size,
             progress=progress,
+            judge=micro_batch.divide(model),
         )
 
     with cpu_threads(job.recipe.threads):
