@@ -12,6 +12,8 @@ from rcnas_env.architecture import NetworkSpec
 from rcnas_env.data import load_splits
 from rcnas_env.networks import build
 from rcnas_env.networks.folding import FoldedTwin
+from rcnas_env.pruning.mask import ScoredMask
+from rcnas_env.pruning.masking import put_scores
 from rcnas_env.training.fit import fit
 from rcnas_env.training.recipe import Recipe
 from tests import tiny
@@ -166,3 +168,18 @@ def test_containers_of_the_twin_are_in_evaluation_mode_whatever_the_network_is_i
     assert not twin.module.training and not twin.module[0].training
     images = torch.rand(2, 1, 6, 6, generator=tiny.generator())
     assert torch.equal(twin.module(images), twin.module(images))
+
+
+def test_a_twin_of_a_network_whose_weights_are_masked() -> None:
+    """As in the prune phase of HYDRA, where weights are computed anew from their scores."""
+    network = tiny.built(tiny.network(8)).eval()
+    put_scores(network, lambda weight: ScoredMask(weight, 0.3))
+    network.eval()
+    twin = FoldedTwin(network)
+    assert_same_map(network, twin, tiny.images(), 1e-5)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("scores"):
+                parameter.copy_(parameter.flip(0))
+    twin.refresh()
+    assert_same_map(network, twin, tiny.images(), 1e-5)
