@@ -59,7 +59,7 @@ def save_checkpoint(agent: VPG, folder: str | os.PathLike[str], extra: dict[str,
         "memory": agent.memory(),
         "extra": extra or {},
     }
-    prefix = f".writing-{target.name}-"
+    prefix = f".writing-{target.name}@"  # not "-": a neighbour may be called NAME-2
     for left in [path for path in target.parent.iterdir() if path.name.startswith(prefix)]:
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from agents.agent import Agent
-from agents.sb3_settings import LEARNERS
+from agents.sb3_settings import LEARNERS, learner_class
 from agents.state_encoder import StateEncoder
 from rcnas_env.registry import Registry
 from rcnas_env.task import Task
@@ -64,6 +64,7 @@ def agent_settings(name: str) -> dict[str, Any]:
     """
     factory = _AGENTS[name]
     if name in LEARNERS:
+        learner_class(name)  # raises if its package is missing
         return dict(LEARNERS[name].settings)
     module, taker = _TAKERS.get(name, ("", ""))
     made = getattr(importlib.import_module(module), taker) if module else factory

@@ -78,6 +78,10 @@ class SB3Agent:
             raise ValueError(f"encoder must be a StateEncoder or None, got {encoder!r}")
         self.encoder = None if encoder is None else encoder.requires_grad_(False)
         self.given = dict(settings or {})
+        try:
+            json.dumps(self.given, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"settings must be JSON values, which the agent is saved with: {error}") from None
         self.settings = complete_settings(algorithm, self.given)
         self.steps_taken = 0
         self.tensors: dict[str, Tensor] = {}

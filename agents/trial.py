@@ -77,8 +77,8 @@ def select(trials: Sequence[Trial], rule: str) -> Trial:
 
     Args:
         trials: what an agent tried on its task.
-        rule: "reward": the highest reward; "accuracy": the most accurate within the budget (fewer MACs on a
-            tie), and by reward where none is within it.
+        rule: of those within the budget, "reward": the highest reward; "accuracy": the most accurate (fewer MACs on a
+            tie). Where none is within it, by reward.
 
     Raises:
         ValueError: no trials, or an unknown rule.
@@ -89,4 +89,4 @@ def select(trials: Sequence[Trial], rule: str) -> Trial:
     fitting = [trial for trial in trials if trial.within_budget and trial.robust_accuracy is not None]
     if rule == "accuracy" and fitting:
         return max(fitting, key=lambda trial: (trial.robust_accuracy, -trial.macs))
-    return max(trials, key=lambda trial: trial.reward)
+    return max(fitting or trials, key=lambda trial: trial.reward)

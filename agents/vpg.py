@@ -13,6 +13,7 @@ every vanilla policy gradient, with the gradient of its logarithm unless `form="
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from agents.agent import Envs, OnTrial
-from agents.policy import HybridPolicy, to_action
+from agents.policy import LOG_STD_RANGE, HybridPolicy, to_action
 from agents.state_encoder import StateEncoder, features
 from agents.trial import Trial, info_of, trial_of
 from rcnas_env.seeding import derive_seed
@@ -65,7 +66,9 @@ class VPGConfig:
         require_choice("vpg.form", self.form, FORMS)
         require_choice("vpg.baseline", self.baseline, BASELINES)
         require_integer("vpg.hidden", self.hidden, 1)
-        for name in ("learning_rate", "gradient_clip", "initial_std"):
+        low, high = (math.exp(bound) for bound in LOG_STD_RANGE)  # beyond, no gradient would ever move it
+        require_number("vpg.initial_std", self.initial_std, minimum=low, maximum=high)
+        for name in ("learning_rate", "gradient_clip"):
             require_number(f"vpg.{name}", getattr(self, name), minimum=0.0, exclusive_minimum=True)
         require_number("vpg.entropy_bonus", self.entropy_bonus, minimum=0.0)
 

@@ -85,7 +85,7 @@ class VPGPlus(VPG):
         generator = torch.Generator().manual_seed(derive_seed(self.seed, "actions", self.iteration))
         seed = derive_seed(self.seed, "tasks", self.iteration) % 2**31
         observation, infos = envs.reset(seed=seed, options={"steps_taken": self.steps_taken})
-        self._emphasis = getattr(getattr(envs, "envs", [None])[0], "compression_emphasis", 1.0)
+        self._emphasis = getattr(getattr(envs.unwrapped, "envs", [None])[0], "compression_emphasis", 1.0)
         batch: list[Drawn] = []
         trials: list[Trial] = []
         finished = False

@@ -10,7 +10,7 @@ from rcnas_env.validation import require_boolean, require_integer, require_numbe
 
 @dataclass(frozen=True)
 class VPGPlusConfig(VPGConfig):
-    """Settings of the learner; VPG's `update` and `baseline` play no part.
+    """Settings of the learner; VPG's `update`, `baseline` and `form` play no part.
 
     Raises:
         ValueError: a field is out of range.

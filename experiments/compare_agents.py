@@ -27,6 +27,7 @@ from typing import Any
 import tyro
 
 from agents.checkpoint import has_checkpoint
+from agents.registry import agent_settings
 from experiments.arena_agreement import agreement
 from experiments.arena_figure import arena_figure
 from experiments.arena_front import Front
@@ -91,8 +92,11 @@ def search(config: CompareAgents, on_run: OnRun | None = None) -> RunLog:
 
     Raises:
         ValueError: the folder holds runs of other settings, or the engine's table is unknown.
+        ModuleNotFoundError: the library of an agent is not installed.
     """
-    config.make_evaluator().close()  # an unknown table is found out before anything is made
+    config.make_evaluator().close()  # an unknown table, or a missing library, is found out before anything is made
+    for competitor in chosen(config.agents):
+        agent_settings(competitor.agent)
     log = RunLog(config.folder, config.deciding())
     missing = log.missing(config.runs())
     with mapper(config.workers) as each:
@@ -173,7 +177,7 @@ def _main(config: CompareAgents) -> int:
             return 0
         with cpu_threads(1):  # the networks are tiny, and processes have one core each
             folder = compare(config)
-    except (ValueError, NotInTableError, OSError) as error:  # DataUnavailableError is an OSError
+    except (ValueError, NotInTableError, OSError, ModuleNotFoundError) as error:  # DataUnavailableError is an OSError
         print(f"compare_agents: error: {error}", file=sys.stderr)
         return 2
     except BrokenProcessPool:

@@ -50,6 +50,7 @@ from rcnas_env.presets import teacher_entry
 from rcnas_env.task import Task, TaskBuffers
 from rcnas_env.training.fit import cpu_threads
 from rcnas_env.training.recipe import Recipe
+from rcnas_env.validation import require_integer
 from rcnas_env.whole_files import write_text
 
 META_TEACHERS = ("WRN-10-1", "WRN-10-2")
@@ -237,7 +238,15 @@ def verdict(rows: Sequence[Row], agent: str, rivals: Sequence[str]) -> str:
             outcome = "wins against" if ours > theirs else "loses to" if ours < theirs else "ties with"
             clear = "" if abs(ours - theirs) > error else " (within one standard error)"
             parts.append(f"{agent} {outcome} {rival} under {attack} by {100 * abs(ours - theirs):.1f} points{clear}")
-    return ".\n".join(parts) + "."
+    return (
+        ".\n".join(parts)
+        + "."
+        + "".join(
+            f"\n{name} found no network within the budget."
+            for name in (agent, *rivals)
+            if not by_name[name].within_budget
+        )
+    )
 
 
 def new_folder() -> Path:
@@ -247,6 +256,8 @@ def new_folder() -> Path:
 
 def run(config: Quickstart) -> Path:
     """The whole job; returns the run folder."""
+    for name, least in {"evaluations": 1, "search_envs": 1, "autoattack_images": 1}.items():
+        require_integer(name, getattr(config, name), least)
     console = Console()
     folder = config.out or new_folder()
     record = RunRecord("quickstart", folder, asdict(config))
@@ -297,8 +308,8 @@ def _figures(
     folder: Path, task: Task, rewards: Sequence[float], trials: dict[str, list[Trial]], rows: Sequence[Row]
 ) -> None:
     students: dict[str, Any] = {row.name: row.network for row in rows[1:]}
-    searched = {name: tried for name, tried in trials.items() if len(tried) > 1}
-    rule = next((tried[0].reward for tried in trials.values() if len(tried) == 1), None)
+    searched = {name: tried for name, tried in trials.items() if name != ScalingRule.name}
+    rule = trials[ScalingRule.name][0].reward
     stages_figure(task.teacher, students, folder / "stages.png")
     learning_figure(rewards, searched, folder / "learning.png", rule)
     accuracy_figure(rows, trials, task.budget, folder / "accuracy.png")

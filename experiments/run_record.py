@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -96,7 +97,7 @@ class RunRecord:
         """Write record.json; returns its path."""
         record = {
             "experiment": self.name,
-            "command": " ".join(["python", "-m", f"experiments.{self.name}", *sys.argv[1:]]),
+            "command": shlex.join(["python", "-m", f"experiments.{self.name}", *sys.argv[1:]]),
             "started": self.started.isoformat(timespec="seconds"),
             "seconds": {**self.seconds, "all": sum(self.seconds.values())},
             "commit": commit(),

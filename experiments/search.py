@@ -130,10 +130,12 @@ def choose(config: Search, agent: Agent, trials: Sequence[Trial]) -> Trial:
     Raises:
         NothingFoundError: none is within the budget.
     """
-    fitting = [trial for trial in trials if trial.within_budget and trial.robust_accuracy is not None]
+    # an accuracy of 0 is left out too: a training that diverged, or failed, has it
+    fitting = [trial for trial in trials if trial.within_budget and trial.robust_accuracy]
     if not fitting:
         raise NothingFoundError(
-            f"none of {len(trials)} students is within the budget: try more (--evaluations) or allow more (--budget)"
+            f"none of {len(trials)} students is within the budget and right on any attacked image: try more "
+            "(--evaluations), allow more (--budget), or train longer (--recipe.epochs)"
         )
     chosen = incumbent_of(agent, fitting) if config.select == "agent" else select(fitting, config.select)
     assert chosen is not None

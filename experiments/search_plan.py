@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from agents.registry import known_agents
+from agents.registry import agent_settings, known_agents
 from agents.scaling_rule import scaling_rule
 from experiments.comparison import TEST_ATTACKS
 from experiments.search_settings import Search
@@ -167,13 +167,15 @@ def read_plan(config: Search) -> Plan:
         require_integer("slow_attack_images", config.slow_attack_images, 1)
     require_formats(config.format)
     if config.agent is not None:
-        require_choice("agent", config.agent, known_agents())
+        agent_settings(require_choice("agent", config.agent, known_agents()))  # raises if its library is missing
     data = dataset_entry(config.dataset)
     teacher = resolve_teacher(read_network(config.teacher, data.input, data.classes), config.dataset)
     budget = parse_budget(config.budget, cost(teacher).macs)
     task = Task(config.dataset, config.attack, teacher, budget, config.epsilon, config.attack_source)
     plan = make_plan(task, config.recipe, config.final_recipe, config.seed)
     final_jobs(plan, teacher, config.seed, config.slow_attack_images)
+    if config.agent == "scaling-rule" and plan.rule is None:
+        raise ValueError("agent must be another than 'scaling-rule', which has no network within this budget")
     record = config.folder / "record.json"
     if record.is_file():
         written = parse_json(record.read_bytes())

@@ -59,7 +59,8 @@ def sample_table() -> ResultTable:
 def write_run(folder: Path) -> Path:
     """Write a run folder with all that a report reads; returns it."""
     (folder / "tables").mkdir(parents=True)
-    record = {"experiment": "reproduce", "config": {"label": HOSTILE}, "results": {HOSTILE: HOSTILE, "steps": 7}}
+    config = {"label": HOSTILE, "recipe": quickstart()["config"]["recipe"]}  # the quickstart's, to be compared with it
+    record = {"experiment": "reproduce", "config": config, "results": {HOSTILE: HOSTILE, "steps": 7}}
     (folder / "record.json").write_text(json.dumps(record))
     (folder / "searches.json").write_text(json.dumps(sample_searches()))
     (folder / "tables" / "table1.json").write_text(json.dumps(sample_table().to_dict()))

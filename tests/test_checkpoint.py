@@ -74,6 +74,13 @@ def test_a_checkpoint_replaces_the_one_before_and_leaves_nothing_else(tmp_path: 
     assert sorted(path.name for path in (tmp_path / "agent").iterdir()) == ["agent.json", "weights.safetensors"]
 
 
+def test_a_neighbour_s_half_written_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / ".writing-agent-2@x").mkdir()
+    (tmp_path / ".writing-agent@x").mkdir()
+    save_checkpoint(trained(1), tmp_path / "agent")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".writing-agent-2@x", "agent"]
+
+
 def test_nothing_is_pickled(tmp_path: Path) -> None:
     save_checkpoint(trained(), tmp_path / "agent")
     content = (tmp_path / "agent" / "weights.safetensors").read_bytes()

@@ -29,6 +29,7 @@ from experiments.report import Report, main, report
 from experiments.reporting.scales import Scale, in_units, plain_number
 
 ROOT = EVIDENCE.parent.parent
+NOTHING_SHARED = "No two of these runs share task, recipe and reward, so their figures do not compare."
 
 
 def page_of(tmp_path: Path, *runs: Path) -> tuple[str, Parsed]:
@@ -127,7 +128,16 @@ def test_runs_on_one_task_are_compared(whole: tuple[str, Parsed]) -> None:
 
 def test_runs_on_other_tasks_are_not_compared(tmp_path: Path) -> None:
     _, page = page_of(tmp_path, EVIDENCE / "quickstart.json", EVIDENCE / "matrix.json")
-    assert "No two of these runs share a task, so their figures do not compare." in page.texts
+    assert NOTHING_SHARED in page.texts
+
+
+@pytest.mark.parametrize("change", [{"compression_emphasis": 0.0}, {"recipe": {"epochs": 9}}])
+def test_runs_of_another_reward_or_recipe_are_not_compared(change: dict[str, object], tmp_path: Path) -> None:
+    record = quickstart()
+    for name, config in (("one", {}), ("other", change)):
+        (tmp_path / f"{name}.json").write_text(json.dumps({**record, "config": {**record["config"], **config}}))
+    _, page = page_of(tmp_path, tmp_path / "one.json", tmp_path / "other.json")
+    assert NOTHING_SHARED in page.texts
 
 
 def test_charts_have_text_alternatives_and_tables(whole: tuple[str, Parsed]) -> None:

@@ -272,3 +272,8 @@ def test_an_unknown_algorithm_is_named() -> None:
 def test_a_setting_out_of_range_is_named(algorithm: str, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         SB3Agent(algorithm, settings=settings)
+
+
+def test_settings_that_could_not_be_saved_are_refused_before_a_search() -> None:
+    with pytest.raises(ValueError, match="settings must be JSON values, which the agent is saved with"):
+        SB3Agent("ppo", settings={"policy_kwargs": {"activation_fn": nn.ReLU}})

@@ -23,6 +23,7 @@ from experiments.export import Export, MissingWeightsError
 from experiments.finding_reader import read_finding
 from experiments.quickstart import Quickstart
 from experiments.report import Report, report
+from experiments.reporting.searches import searches_of_record
 from experiments.run_record import RunRecord
 from experiments.search import NothingFoundError, choose, make_searcher, meta_agent, run
 from experiments.search_plan import cheapest_student, duration, parse_budget, read_plan, training_seconds
@@ -91,6 +92,17 @@ def test_its_report_shows_the_students_tried(finished: tuple[Search, list[str]],
     config, _ = finished
     page = report(Report((config.folder,), tmp_path / "page.html")).read_text(encoding="utf-8")
     assert "data-mark" in page and "random search" in page
+
+
+def test_its_report_is_of_the_student_that_was_delivered(finished: tuple[Search, list[str]]) -> None:
+    config, _ = finished
+    record = json.loads((config.folder / "record.json").read_text(encoding="utf-8"))
+    chosen, other = record["results"]["rows"][1], record["results"]["rows"][0]["network"]
+    (found,) = searches_of_record(record, "record.json")
+    assert (found.label, found.student) == ("random search", NetworkSpec.from_dict(chosen["network"]))
+    chosen["network"] = other  # whatever the trials' best reward is
+    (found,) = searches_of_record(record, "record.json")
+    assert found.student == NetworkSpec.from_dict(other) and len(found.trials) == 2
 
 
 def test_it_says_beforehand_what_will_be_trained_and_how_long(finished: tuple[Search, list[str]]) -> None:
@@ -228,6 +240,10 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "attack": ({"attack": "pdg-20"}, "unknown attack 'pdg-20'"),
     "budget": ({"budget": "1"}, "budget must be at least .* MACs, the cheapest student's, got 1"),
     "agent": ({"agent": "vgp"}, "agent must be one of 'vpg', 'vpg"),
+    "rule": (
+        {"agent": "scaling-rule", "budget": "20%"},
+        "agent must be another than 'scaling-rule', which has no network",
+    ),
     "evaluations": ({"evaluations": 0}, "evaluations must be an integer of at least 1, got 0"),
     "meta": ({"meta": Path("nowhere")}, "checkpoint 'nowhere' cannot be read"),
 }
@@ -238,6 +254,15 @@ def test_a_wrong_setting_is_told_before_anything_is_done(name: str, tmp_path: Pa
     settings, said = WRONG[name]
     with pytest.raises(ValueError, match=said):
         run(replace(TINY, out=tmp_path / "run", store=str(tmp_path / "store"), **settings), lambda line: None)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_library_is_told_before_anything_is_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "agents.tpe", raising=False)
+    monkeypatch.delitem(sys.modules, "agents.optuna_search", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="optuna"):
+        run(replace(TINY, agent="tpe", out=tmp_path / "run", store=str(tmp_path / "store")), lambda line: None)
     assert not list(tmp_path.iterdir())
 
 
@@ -297,6 +322,8 @@ def test_the_chosen_student_is_within_the_budget() -> None:
     tried = [trial(9, 0.9, within=False), trial(3, 0.5), trial(2, 0.6), trial(1, None)]
     for rule in ("agent", "accuracy", "reward"):
         assert choose(replace(TINY, select=rule), agent, tried) is tried[2]  # type: ignore[arg-type]
+    with pytest.raises(NothingFoundError, match="none of 1 students is within the budget and right on any"):
+        choose(TINY, agent, [trial(20, 0.0)])  # as of a training that diverged
     with pytest.raises(NothingFoundError, match="none of 2 students is within the budget"):
         choose(TINY, agent, [tried[0], tried[3]])
 
@@ -307,11 +334,13 @@ def test_the_cheapest_student_is_one() -> None:
     assert 0 < cheapest_student(teacher) < 0.05 * cost(teacher).macs
 
 
-def test_the_estimate_grows_with_the_epochs() -> None:
-    job = tiny.job(recipe=RECIPE.but(epochs=50))
-    estimated = training_seconds(job, "cpu")
+def test_the_estimate_is_a_step_s_seconds_times_epochs_and_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = training_seconds(tiny.job(recipe=RECIPE.but(epochs=50)), "cpu")
     images = len(load_splits("digits", 20).train)
-    assert estimated > 50 * images / 128 * 1e-4, "less than a tenth of a millisecond a step"
+    assert real > 50 * images / 128 * 1e-4, "less than a tenth of a millisecond a step"
+    monkeypatch.setattr("experiments.search_plan._step_seconds", lambda *_: 0.25)
+    estimates = [training_seconds(tiny.job(recipe=RECIPE.but(epochs=epochs)), "cpu") for epochs in (1, 50)]
+    assert estimates == pytest.approx([0.25 * images / 128, 50 * 0.25 * images / 128])
     assert [duration(seconds) for seconds in (0.2, 89, 90, 600, 9000)] == ["1 s", "89 s", "2 min", "10 min", "2.5 h"]
 
 

@@ -22,6 +22,7 @@ from rcnas_env.compression import compress
 from rcnas_env.cost import cost
 from rcnas_env.reward import reward_terms
 from rcnas_env.task import Task
+from rcnas_env.wrappers import MaskedVectorState
 from tests.landscape import encoder, environments, task, teacher
 
 UNCLIPPED = 1e9
@@ -308,3 +309,11 @@ def test_a_malformed_memory_is_told_by_what_it_is(intact: dict[str, bytes], tmp_
 def test_without_a_memory_there_is_no_agent(intact: dict[str, bytes], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="memory must be an object .*got None"):
         load_changed(intact, tmp_path, lambda content: content.update(memory=None))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_it_takes_the_reward_s_weight_from_the_environments_behind_any_wrapper(masked: bool) -> None:
+    envs: Any = environments(1, compression_emphasis=0.0)
+    agent = plus()
+    agent.search(MaskedVectorState(envs, ("cost",)) if masked else envs, 1)
+    assert agent._emphasis == 0.0

@@ -16,12 +16,12 @@ from experiments.reporting.searches import RecordedTask, Search
 def comparison_section(runs: Sequence[Run]) -> Element:
     """The runs' curves and trials in common charts, each label named after its run as well.
 
-    Only what was measured on the same task is put into one chart: rewards are relative to a teacher, accuracies to an
-    attack.
+    Only what was measured on the same task, by the same recipe and weight λ is put into one chart: rewards are relative
+    to a teacher, accuracies to an attack.
     """
     blocks = [*_common_curves(runs), *_common_trials(runs)]
     if not blocks:
-        blocks = [element("p", "No two of these runs share a task, so their figures do not compare.")]
+        blocks = [element("p", "No two of these runs share task, recipe and reward, so their figures do not compare.")]
     return element("section", element("h2", "Comparison"), *blocks, id="comparison")
 
 
@@ -29,7 +29,7 @@ def _common_curves(runs: Sequence[Run]) -> list[Element]:
     groups: dict[object, list[tuple[Run, Curves]]] = {}
     for run in runs:
         for curves in curves_of(run):
-            groups.setdefault(curves.key, []).append((run, curves))
+            groups.setdefault((curves.key, run.measured_by), []).append((run, curves))
     charts = []
     for members in groups.values():
         if len({run.name for run, _ in members}) > 1:
@@ -43,12 +43,12 @@ def _common_curves(runs: Sequence[Run]) -> list[Element]:
 
 
 def _common_trials(runs: Sequence[Run]) -> list[Element]:
-    groups: dict[RecordedTask, list[tuple[Run, Search]]] = {}
+    groups: dict[tuple[RecordedTask, str], list[tuple[Run, Search]]] = {}
     for run in runs:
         for search in run.searches:
-            groups.setdefault(search.task, []).append((run, search))
+            groups.setdefault((search.task, run.measured_by), []).append((run, search))
     charts = []
-    for task, members in groups.items():
+    for (task, _), members in groups.items():
         if len({run.name for run, _ in members}) > 1:
             merged = [replace(search, label=f"{run.name}: {search.label}") for run, search in members]
             chart = front_chart(merged)

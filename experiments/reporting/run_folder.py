@@ -34,6 +34,15 @@ class Run:
     texts: Mapping[str, str] = field(default_factory=dict)
     images: Mapping[str, bytes] = field(default_factory=dict)
 
+    @property
+    def measured_by(self) -> str:
+        """What rewards and accuracies depend on besides the task: λ of the reward, and the recipe, as JSON."""
+        config = self.record.get("config")
+        config = config if isinstance(config, Mapping) else {}
+        scale = config.get("scale_settings")
+        recipe = scale.get("search_recipe") if isinstance(scale, Mapping) else config.get("recipe")
+        return json.dumps([config.get("compression_emphasis", 1.0), recipe], sort_keys=True)
+
 
 def read_run(path: Path) -> Run:
     """Read a run folder, or the file of a record alone (docs/evidence holds such).

@@ -47,9 +47,14 @@ def _facts(record: Mapping[str, Any]) -> Element:
         record.get("experiment"),
         record.get("started"),
         f"{whole:,.0f} s" if isinstance(whole, int | float) else None,
-        f"commit {record['commit'][:12]}" if isinstance(record.get("commit"), str) else None,
+        f"commit {_short(record['commit'])}" if isinstance(record.get("commit"), str) else None,
     ]
     return element("p", *(element("span", str(fact)) for fact in facts if fact), class_="facts")
+
+
+def _short(commit: str) -> str:
+    """Its first twelve digits, with the + that says that files had been changed."""
+    return commit[:12] + "+" * (commit.endswith("+") and len(commit) > 12)
 
 
 def _verdicts(run: Run) -> list[Element]:

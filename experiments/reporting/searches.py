@@ -79,9 +79,19 @@ def searches_of_record(record: Mapping[str, Any], source: str) -> tuple[Search, 
     found = []
     for label, given in by_agent.items():
         trials = read_trials(given, f"{source}: results.trials[{label!r}]")
-        student = select(trials, rule if rule in SELECTION_RULES else "reward").student
+        student = _delivered(results.get("rows"), str(label), f"{source}: results.rows")
+        if student is None:
+            student = select(trials, rule if rule in SELECTION_RULES else "reward").student
         found.append(Search(str(label), task, None, student, trials))
     return tuple(found)
+
+
+def _delivered(rows: object, name: str, where: str) -> NetworkSpec | None:
+    """The network that was trained to the end for the agent of this name; None if no row says."""
+    for row in rows if isinstance(rows, list) else ():
+        if isinstance(row, Mapping) and row.get("name") == name and "network" in row:
+            return _network(row["network"], f"{where}, {name!r}")
+    return None
 
 
 def read_searches(value: object, source: str) -> tuple[Search, ...]:
