@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from rcnas_env.evaluation.store import Store, open_store
 from rcnas_env.presets import preset_entry
 from rcnas_env.rendering import RENDER_MODES, Renderer
 from rcnas_env.step import Effort, Step
-from rcnas_env.task import ATTACK_SOURCES, N_STAGE, Task, TaskBuffers, Tasks, make_task_source
+from rcnas_env.task import ATTACK_SOURCES, N_STAGE, Task, TaskBuffers, Tasks, TaskSource, make_task_source
 from rcnas_env.training.recipe import Recipe, make_recipe
 from rcnas_env.validation import require_choice, require_integer, require_number, require_options, shown
 
@@ -72,7 +72,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
     | reward_terms | every term of the reward |
     | robust_accuracy, clean_accuracy, adversarial_loss | of the student; None where not trained |
     | teacher_accuracy | Ã_teacher |
-    | diverged | the student's training did not stay finite: scored as accuracy 0 |
+    | diverged | the student's training did not stay finite, or failed (docs/faults.md): scored as accuracy 0 |
     | evaluated | whether the student was trained or looked up at all |
     | effort | an `Effort`: `from_store`, `seconds` of the step, `evaluation_seconds` when it was computed |
 
@@ -80,8 +80,9 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
     Args:
         preset: name of the preset that gives tasks and recipe where they are not given: "digits".
         tasks: a Task (fine-tuning), a list of them, or a TaskSource such as TaskBuffers (meta-training).
-        recipe: how every network is trained; a Recipe, or a mapping of its fields.
-        engine: "trained", "analytic", "tabular", or an Evaluator.
+        recipe: how every network is trained; a Recipe, or a mapping of its fields. The preset's where it is not given,
+            with a warning where the tasks are of other data sets than the preset's.
+        engine: "trained", "ray", "analytic", "tabular", or an Evaluator.
         engine_options: of an engine given by name, such as {"workers": 2}.
         store: "default" (a folder that all runs of a user share), a folder, a store, or None (this process).
         penalty: "annealed" (Eq. 4) or "hard" (−1 over budget; the paper's ablation).
@@ -116,6 +117,9 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
         chosen = preset_entry(preset)
         self.recipe = chosen.recipe if recipe is None else make_recipe(recipe)
         self.set_tasks(chosen.buffers() if tasks is None else tasks)
+        foreign = sorted({*_datasets(self.tasks)} - {*chosen.buffers().datasets})
+        if recipe is None and foreign:
+            gym.logger.warn(f"recipe is not given, so that of the preset {preset!r} trains on {', '.join(foreign)} too")
         if attack_source is not None:
             require_choice("attack_source", attack_source, ATTACK_SOURCES)
         self.attack_source = attack_source
@@ -189,8 +193,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
             ValueError: it is none of these, or the recipe's eval set does not fit one of their data sets.
         """
         source = make_task_source(tasks)
-        names = getattr(source, "datasets", None) or [task.dataset for task in getattr(source, "tasks", ())]
-        for name in names:  # what a training would run into only later
+        for name in _datasets(source):  # what a training would run into only later
             validate_eval_size(name, self.recipe.n_eval)
         self.tasks = replace(source) if isinstance(source, TaskBuffers) else source
 
@@ -214,15 +217,16 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
 
     def begin_episode(self, seed: int | None = None, options: Mapping[str, Any] | None = None) -> Job:
         """Re-initialise the buffers and choose a task; returns the teacher's job, which `observe` needs."""
-        self.tasks.reset()
         options = require_options("options", options)
         if unknown := sorted(set(options) - {"task", "steps_taken"}, key=str):
             gym.logger.warn(f"options of reset that are not 'task' or 'steps_taken' play no part, got {unknown}")
         steps = options.get("steps_taken", self.steps_taken if seed is None else 0)
-        self.steps_taken = require_integer("options['steps_taken']", steps, 0)
+        steps = require_integer("options['steps_taken']", steps, 0)
         given = options.get("task")
         if given is not None and not isinstance(given, Task):
             raise ValueError(f"options['task'] must be a Task, got {shown(given)}")
+        self.steps_taken = steps
+        self.tasks.reset()
         return self.next_task(given)
 
     def next_task(self, given: Task | None = None) -> Job:
@@ -324,3 +328,8 @@ def observation_space(n_eval: int) -> spaces.Dict:
             "cost": spaces.Box(0.0, np.inf, (n_eval,), np.float32),
         }
     )
+
+
+def _datasets(source: TaskSource) -> Sequence[str]:
+    """The data sets that a source's tasks are of, as far as it tells."""
+    return getattr(source, "datasets", None) or [task.dataset for task in getattr(source, "tasks", ())]

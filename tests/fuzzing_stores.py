@@ -18,7 +18,7 @@ from rcnas_env.attacks.progress import AttackProgress, AttackState
 from rcnas_env.evaluation.claims import Claims, this_process
 from rcnas_env.evaluation.folder_store import FolderStore
 from rcnas_env.registry import UnknownNameError
-from rcnas_env.tabular.table import TABLES, TableError, load_table
+from rcnas_env.tabular.table import TABLES, TableError, _read_table
 from tests.fuzzing_strategies import damaged, documents_as_bytes, files, hostile_files, mutated, put
 from tests.fuzzing_surfaces import EVALUATION, NETWORKS, Surface
 
@@ -154,7 +154,7 @@ def _table(value: Any, folder: Path) -> None:
     arrays, card = value
     put(folder / "table.npz", arrays)
     put(folder / "table.json", card)
-    table = load_table.__wrapped__(str(folder / "table.npz"))
+    table = _read_table.__wrapped__("table", folder / "table.npz", folder / "table.json", ())
     rows = np.arange(3)
     table.accuracies(rows, 0)
     table.accuracies_of_all(1)

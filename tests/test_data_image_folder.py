@@ -22,8 +22,11 @@ from rcnas_env.data import (
     load_splits,
 )
 from rcnas_env.data.splitting import share_of_class, take_share
+from rcnas_env.evaluation.job import Job
+from rcnas_env.evaluation.work import train
 from rcnas_env.registry import UnknownNameError
 from rcnas_env.task import Task, TaskBuffers, TeacherEntry
+from rcnas_env.training.recipe import Recipe
 
 
 def save(path: Path, pixels: np.ndarray) -> None:
@@ -252,6 +255,17 @@ def test_a_truncated_image_is_named(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(DataCorruptError, match=f"{path} is not a readable image"):
         load_splits(f"imagefolder:{folder}", 4)
+
+
+def test_images_that_change_after_a_job_was_made_are_not_taken_for_its_own(folder: Path) -> None:
+    name = f"imagefolder:{folder}"
+    task = Task(name, "fgsm", "WRN-10-1", 1e6)
+    job = Job(task.teacher, task, Recipe(epochs=1, batch_size=4, n_eval=4))
+    assert job.training_key  # asked for once
+    image, *_ = sorted((folder / "train").rglob("*.png"))
+    os.utime(image, ns=(1, 1))
+    with pytest.raises(DataCorruptError, match="has changed since the run began"):
+        train(job)
 
 
 def test_sixteen_bits_a_channel_are_not_clipped_unnoticed(folder: Path) -> None:

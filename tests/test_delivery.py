@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -218,10 +220,29 @@ def test_a_student_replaces_a_student_and_no_other_folder(trained: nn.Module, de
     assert [path.name for path in other.iterdir()] == ["thesis.tex"]
 
 
+def test_a_student_stays_where_another_cannot_be_put(
+    trained: nn.Module, delivered: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = (delivered / "student.json").read_bytes(), os.replace
+
+    def refuse(source: Path, target: Path) -> None:
+        if Path(source).name.startswith(".writing-"):
+            raise OSError(errno.ENOSPC, "no room")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(OSError, match="no room"):
+        write_student(trained, card_of(MIXED, commit="later"), delivered, IMAGES)
+    assert (delivered / "student.json").read_bytes() == before
+    assert [path.name for path in delivered.parent.iterdir()] == [delivered.name]
+
+
 def test_bad_input_is_told_before_anything_is_written(trained: nn.Module, tmp_path: Path) -> None:
     for images in (IMAGES[:1], IMAGES[:, :, :4]):
         with pytest.raises(ValueError, match=r"images must be \(N, 1, 8, 8\) with N of at least 2"):
             write_student(trained, card_of(MIXED), tmp_path / "student", images)
+    with pytest.raises(ValueError, match=r"images must be float32 in \[0, 1\], got torch.float64"):
+        write_student(trained, card_of(MIXED), tmp_path / "student", IMAGES.double())
     with pytest.raises(ValueError, match="format must be one of 'safetensors', 'onnx', 'torchexport', got 'pickle'"):
         write_student(trained, card_of(MIXED), tmp_path / "student", IMAGES, ("pickle",))
     assert not list(tmp_path.iterdir())

@@ -145,6 +145,12 @@ def test_an_engine_is_taken_as_it_is_and_a_name_with_its_options() -> None:
     assert resolve_device("auto") == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", ""])
+def test_a_device_that_is_not_there_is_told_before_anything_is_trained(device: str) -> None:
+    with pytest.raises(ValueError, match="device must be"):
+        make_engine("trained", MemoryStore(), device=device)
+
+
 # --- trained ----------------------------------------------------------------------------------------------------------
 
 

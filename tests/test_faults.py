@@ -119,6 +119,12 @@ def test_a_training_that_stalls_is_stopped(tmp_path: Path, monkeypatch: pytest.M
     assert store.trained == store.evaluated == []
 
 
+def test_an_error_that_cannot_travel_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "train", training_faults.raises)
+    with engine(MemoryStore(), workers=1) as evaluator, pytest.raises(RuntimeError, match="a mistake in somebody's"):
+        evaluator.evaluate([STUDENT])
+
+
 def test_workers_that_cannot_start_are_an_error_and_no_fault_of_the_job() -> None:
     multiprocessing.resource_tracker.ensure_running()
     with engine(MemoryStore(), workers=1, retries=1) as evaluator:

@@ -32,10 +32,10 @@ def test_an_interrupted_attack_goes_on_where_it_was(tmp_path: Path, monkeypatch:
     job = tiny.job(recipe=tiny.RECIPE.but(attack_batch_size=16), attack="interrupted")
     store = FolderStore(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        TrainedEvaluator(store).evaluate([job])
+        TrainedEvaluator(store, device="cpu").evaluate([job])
     assert list((tmp_path / "under-way").iterdir())
-    resumed = TrainedEvaluator(store).evaluate([job])[0]
+    resumed = TrainedEvaluator(store, device="cpu").evaluate([job])[0]
     assert calls == [16, 14, 14]  # the first batch is not attacked again
     assert not list((tmp_path / "under-way").iterdir())
-    whole = TrainedEvaluator(MemoryStore()).evaluate([job])[0]
+    whole = TrainedEvaluator(MemoryStore(), device="cpu").evaluate([job])[0]
     assert (resumed.robust, resumed.lips) == (whole.robust, whole.lips)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from rcnas_env.architecture import NetworkSpec
 from rcnas_env.attacks import attack_entry, run_attack
 from rcnas_env.data import ImageSet, load_splits
 from rcnas_env.evaluation import work
@@ -254,3 +257,26 @@ def test_what_never_fits_is_flagged_and_not_saved(room: int, trained: bool) -> N
     assert store.evaluated == [] and store.trained == [job.training_key] * trained
     assert engine.evaluate([job]) == [found]  # by this engine no more,
     assert not TrainedEvaluator(store, device="cpu").evaluate([job])[0].diverged  # but by another one
+
+
+def test_what_did_not_fit_is_let_go_of_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the next job trains, nothing holds the network and the feature maps of the one before."""
+    networks, alive = list[weakref.ref[nn.Module]](), list[bool]()
+    real = work.build
+
+    def build(spec: NetworkSpec, *arguments: Any) -> nn.Module:
+        alive.extend(network() is not None for network in networks)
+        network = real(spec, *arguments)
+        networks.append(weakref.ref(network))
+        return network
+
+    monkeypatch.setattr(work, "build", build)
+    jobs = [tiny.job(), tiny.job(tiny.TEACHER)]
+    gc.collect()
+    gc.disable()
+    try:
+        with room_for(1), pytest.warns(MemoryWarning), pytest.warns(FaultWarning):
+            found = TrainedEvaluator(tiny.CountingStore(), device="cpu").evaluate(jobs)
+    finally:
+        gc.enable()
+    assert [each.diverged for each in found] == [True, True] and alive == [False]

@@ -260,6 +260,13 @@ def test_a_table_is_found_by_its_path(files: Path) -> None:
         assert (load_table(str(path)).expected == load_table("digits").expected).all()
 
 
+def test_a_table_that_was_written_anew_is_read_anew(files: Path) -> None:
+    before = load_table(str(files))
+    assert load_table(str(files)) is before
+    change_card(files, name="renamed")
+    assert load_table(str(files)).name == "renamed"
+
+
 def test_a_damaged_byte_is_noticed(files: Path) -> None:
     content = bytearray(files.with_suffix(".npz").read_bytes())
     content[len(content) // 2] ^= 1

@@ -249,7 +249,8 @@ def test_experience_beyond_the_granted_evaluations_is_not_learnt_from(monkeypatc
     ("field", "value"),
     [
         ("learning_rate", 0), ("learning_rate", float("nan")), ("update", "epoch"), ("baseline", "critic"),
-        ("entropy_bonus", -0.1), ("gradient_clip", 0), ("hidden", 0), ("hidden", 2.5), ("initial_std", -1), ("initial_std", 4.0),
+        ("entropy_bonus", -0.1), ("gradient_clip", 0), ("hidden", 0), ("hidden", 2.5), ("initial_std", -1),
+        ("initial_std", 4.0),
     ],
 )  # fmt: skip
 def test_a_setting_out_of_range_is_named(field: str, value: object) -> None:

@@ -249,5 +249,4 @@ register_attack(
     substitute_guided_boundary,
     perturb_wrong=False,
     summary=f"decision-based with a learnt substitute, {QUERIES:,} queries an image (after Shen et al. 2023)",
-    revision=2,  # successes are no longer next to the boundary
 )

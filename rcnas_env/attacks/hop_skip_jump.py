@@ -190,5 +190,4 @@ register_attack(
     hop_skip_jump,
     perturb_wrong=False,
     summary=f"decision-based, L_inf, {QUERIES:,} queries an image (Chen et al. 2020)",
-    revision=2,  # successes are no longer next to the boundary
 )

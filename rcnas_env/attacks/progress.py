@@ -99,7 +99,11 @@ class AttackProgress:
 
     def __post_init__(self) -> None:
         require_number("every_seconds", self.every_seconds, minimum=0.0)
-        if Path(self.folder).exists() and not Path(self.folder).is_dir():
+        try:
+            file = Path(self.folder).exists() and not Path(self.folder).is_dir()
+        except OSError:  # a folder above may not be searched: writing warns
+            file = False
+        if file:
             raise ValueError(f"folder must be a folder or not there yet, got the file {os.fspath(self.folder)!r}")
 
     def file(self, digest: str) -> ProgressFile:

@@ -64,6 +64,8 @@ def write_student(
             with equal classes by a graph. Nothing is left behind then, and what was there stays.
     """
     graphs, target = require_formats(formats), Path(folder)
+    if images.dtype != torch.float32:
+        raise ValueError(f"images must be float32 in [0, 1], got {images.dtype}")
     if images.ndim != 4 or len(images) < 2 or tuple(images.shape[1:]) != card.network.input:
         shape = ", ".join(map(str, card.network.input))
         raise ValueError(f"images must be (N, {shape}) with N of at least 2, got {tuple(images.shape)}")
@@ -172,8 +174,13 @@ def _fill(folder: Path, network: nn.Module, card: StudentCard, images: Tensor, g
 def _put_in_place(temporary: Path, target: Path) -> None:
     """Rename `temporary` to `target`, out of whose way an older student goes first."""
     replaced = target.with_name(f".replaced-{target.name}")
-    shutil.rmtree(replaced, ignore_errors=True)
     if target.exists():
+        shutil.rmtree(replaced, ignore_errors=True)
         os.replace(target, replaced)
-    os.replace(temporary, target)
+    try:
+        os.replace(temporary, target)
+    except BaseException:
+        if replaced.exists() and not target.exists():
+            os.replace(replaced, target)
+        raise
     shutil.rmtree(replaced, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import traceback
 import warnings
 from collections import Counter
 from collections.abc import Iterable
@@ -81,6 +82,7 @@ class Faults:
         key = job.training_key if kind == "train" else job.key
         what = f"the {'training' if kind == 'train' else 'attack'} {key[:12]} on {job.task.dataset}"
         if is_out_of_memory(error):
+            _let_go(error)
             reason = f"out of memory: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
         elif workers is None or not isinstance(error, BrokenProcessPool):
             raise error
@@ -102,6 +104,13 @@ class Faults:
         self._given_up[key] = reason
         warnings.warn(f"{what} failed and counts as diverged: {reason}", FaultWarning, stacklevel=2)
         return reason
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Empty the frames that an error, and those before it, went through: they hold the network that did not fit."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _ending(code: int | None) -> str:

@@ -56,7 +56,7 @@ class FolderStore:
 
         None as long as the store is known not to be writable.
         """
-        return None if self._unwritten else str(self.folder / "under-way")
+        return None if self._unwritten else str((self.folder / "under-way").absolute())  # on other nodes too
 
     def load_evaluation(self, key: str) -> Evaluation | None:
         """See `Store`. An entry that is damaged is set aside and counts as absent.

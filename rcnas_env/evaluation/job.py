@@ -17,7 +17,7 @@ from rcnas_env.training.recipe import Recipe
 from rcnas_env.validation import require_choice, require_fields, require_integer
 
 SPLITS = ("eval", "test")
-EVALUATION_VERSION = 3
+EVALUATION_VERSION = 4
 """Part of every key: raised when a change to the code changes what any job's result would be. Where only one attack
 changes, its own `AttackEntry.revision` is raised."""
 

@@ -82,7 +82,11 @@ class RayWorkers(Workers):
         self._run, self._started = None, False  # a session that somebody else has ended holds nothing of ours
         self._shipped.clear()
         if not ray.is_initialized():
-            self._open()
+            try:
+                self._open()
+            except BaseException:
+                self.close()
+                raise
         elif self._address not in (None, "auto", ray.get_runtime_context().gcs_address):
             here = ray.get_runtime_context().gcs_address
             raise ValueError(f"address must be {here}, where this process is connected already, got {self._address!r}")
@@ -92,7 +96,8 @@ class RayWorkers(Workers):
         self.device = "cuda" if self._share else "cpu"
         fits = gpus * int(1 / self._share + 1e-6) if self._share else int(resources.get("CPU", 1))
         self.room = self._workers_wanted or max(1, fits)
-        self._run = ray.remote(_run)
+        # a process that has used one GPU cannot turn to another: with GPUs each call has a process of its own
+        self._run = ray.remote(num_gpus=self._share, max_calls=1)(_run) if self._share else ray.remote(_run)
 
     def submit(self, function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Future[Any]:
         """Run a call, on `threads` CPUs of a cluster that is not ours; ours runs whatever it is given."""
@@ -137,7 +142,7 @@ class RayWorkers(Workers):
 
     def close(self) -> None:
         """Cancel all calls, and leave the cluster; one that was started here ends, and so do all its processes."""
-        if self._run is None:
+        if self._run is None and not self._started and self._folder is None:
             return
         ray = import_ray()
         followers = [task.follower for call, task in self._tasks.items() if not call.done()]
@@ -163,6 +168,7 @@ class RayWorkers(Workers):
         else:
             if len(tempfile.gettempdir()) < LONGEST_TEMPORARY:
                 self._folder = tempfile.mkdtemp(prefix="rcnas-")
+            self._started = True  # whatever of it starts, if it is broken off meanwhile, is ours to end
             with lent_variables(OWN_CLUSTER):
                 ray.init(
                     address="local",

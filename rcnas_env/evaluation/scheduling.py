@@ -22,7 +22,7 @@ class Schedule:
 
     Measurements come before trainings, so that results come early, and of either the largest network first. A training
     is claimed in the store before it is given out. One that another process has claimed waits while there is other
-    work; it is asked for again after `retry`, and taken from the store as soon as it is there.
+    work; it is asked for again after `retry`, and taken from the store once its claim is released or has lapsed.
 
     Args:
         jobs: by key, none of which the store has an evaluation of.
@@ -32,7 +32,8 @@ class Schedule:
     def __init__(self, jobs: dict[str, Job], store: Store) -> None:
         self._store = store
         self._to_measure = dict(jobs)
-        self._trainings, self._to_train = _find_trainings(jobs.values(), store)
+        self._known, self._to_train = _find_trainings(jobs.values(), store)
+        self._held: dict[str, Training] = {}  # of `_known`, those in use: all at once may be tens of GB
         self._elsewhere: list[Job] = []
         self._claims: dict[str, Claim] = {}
         self._again: list[Work] = []
@@ -49,12 +50,15 @@ class Schedule:
 
     def next(self) -> Work | None:
         """The next piece of work; None if all that is left waits for trainings under way, here or elsewhere."""
+        self._let_go()
         if self._again:
             return self._again.pop()
         while True:
-            ready = [job for job in self._to_measure.values() if needed_trainings(job).keys() <= self._trainings.keys()]
+            ready = [job for job in self._to_measure.values() if needed_trainings(job).keys() <= self._known]
             if ready:
                 chosen = max(ready, key=lambda job: cost(job.network).macs)
+                if self._lost(chosen):
+                    continue
                 return "measure", self._to_measure.pop(chosen.key)
             if not self._to_train:
                 return None
@@ -68,13 +72,21 @@ class Schedule:
         self._elsewhere = []
 
     def training(self, job: Job) -> Training:
-        """The training of the network of a job that `next` gave out to measure."""
-        return self._trainings[job.training_key]
+        """The training of the network of a job that `next` has just given out to measure.
+
+        Raises:
+            RuntimeError: it was given out again (`repeat`), and the training has gone from the store since.
+        """
+        found = self._held.get(job.training_key) or self._store.load_training(job.training_key)
+        if found is None:
+            raise RuntimeError(f"the store has lost the training {job.training_key} while its network was attacked")
+        return found
 
     def finish_training(self, job: Job, training: Training) -> None:
         """Save a training that `next` gave out, and let go of its claim."""
         key = job.training_key
-        self._trainings[key] = training
+        self._known.add(key)
+        self._held[key] = training
         self._store.save_training(key, *training)
         self._claims.pop(key).release()
 
@@ -112,9 +124,27 @@ class Schedule:
         self._claims[key] = claim
         done = self._store.load_training(key)  # by one that held the claim after our last look
         if done is not None:
-            self._trainings[key] = done
+            self._known.add(key)
             self._claims.pop(key).release()
         return done is None
+
+    def _let_go(self) -> None:
+        """Drop the trainings that nothing that waits needs any more."""
+        needed = {key for job in self._to_measure.values() for key in needed_trainings(job)}
+        self._held = {key: training for key, training in self._held.items() if key in needed}
+
+    def _lost(self, job: Job) -> bool:
+        """Load the trainings that a job needs; whether the store has one no longer, which is then done anew."""
+        for key, training in needed_trainings(job).items():
+            if key in self._held:
+                continue
+            found = self._store.load_training(key)
+            if found is None:
+                self._known.discard(key)
+                self._to_train.append(training)
+                return True
+            self._held[key] = found
+        return False
 
 
 def needed_trainings(job: Job) -> dict[str, Job]:
@@ -122,10 +152,9 @@ def needed_trainings(job: Job) -> dict[str, Job]:
     return {training.training_key: training for training in (job, job.source_job) if training is not None}
 
 
-def _find_trainings(jobs: Iterable[Job], store: Store) -> tuple[dict[str, Training], list[Job]]:
-    """(trainings that the store has, by key; one job for each that it has not, the largest network last)."""
+def _find_trainings(jobs: Iterable[Job], store: Store) -> tuple[set[str], list[Job]]:
+    """(keys of the trainings that the store has; one job for each that it has not, the largest network last)."""
     needed = {key: training for job in jobs for key, training in needed_trainings(job).items()}
-    known = {key: store.load_training(key) for key in needed}
-    trainings = {key: training for key, training in known.items() if training is not None}
-    missing = [job for key, job in needed.items() if key not in trainings]
-    return trainings, sorted(missing, key=lambda job: cost(job.network).macs)
+    known = {key for key in needed if store.load_training(key) is not None}
+    missing = [job for key, job in needed.items() if key not in known]
+    return known, sorted(missing, key=lambda job: cost(job.network).macs)

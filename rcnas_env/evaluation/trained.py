@@ -18,17 +18,28 @@ from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.scheduling import Schedule, Work
 from rcnas_env.evaluation.store import Store
 from rcnas_env.evaluation.workers import Workers
-from rcnas_env.validation import require_integer
+from rcnas_env.validation import require_integer, shown
 
 POLL_SECONDS = 0.5
 """How often to look whether a training that another process has claimed is there, and whether a call is overdue."""
 
 
 def resolve_device(device: str) -> str:
-    """Resolve "auto" to the first GPU where there is one, else the CPU; anything else stays as it is."""
-    if device != "auto":
-        return str(torch.device(device))
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Resolve "auto" to the first GPU where there is one, else the CPU; any other device that is there stays as it is.
+
+    Raises:
+        ValueError: it is no device, or not there.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'device must be "auto", "cpu", "cuda", "cuda:1", …, got {shown(device)}: {error}') from None
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if found.type == "cuda" and (found.index or 0) >= gpus:
+        raise ValueError(f"device must be there, got {device!r} with {gpus} GPUs that torch can use")
+    return str(found)
 
 
 class TrainedEvaluator:
@@ -122,6 +133,7 @@ class TrainedEvaluator:
                 # all that succeeded is saved before an error, or the caller, gets a chance to stop
                 done = [(call, running.pop(call)) for call in sorted(finished, key=lambda call: bool(call.exception()))]
                 yield from [pair for call, of in done for pair in self._finish(call, of, schedule)]
+                del finished, done  # they hold what the calls found, or the memory of one that failed
                 if self._pool is not None:
                     self._faults.stop_the_overdue(running, self._pool)
         finally:

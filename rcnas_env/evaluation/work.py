@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from rcnas_env.attacks import AttackProgress, AttackResult, attack_entry, run_attack
 from rcnas_env.cost import cost
-from rcnas_env.data import ImageSet, dataset_entry, load_splits
+from rcnas_env.data import DataCorruptError, ImageSet, dataset_entry, load_splits
 from rcnas_env.data.splitting import SPLIT_SEED, take_per_class
 from rcnas_env.difficulty import lipschitz_coefficients
 from rcnas_env.evaluation.job import Job
@@ -38,6 +38,7 @@ def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
     give_back_freed_memory()  # the last evaluation's
     generator = torch.Generator().manual_seed(derive_seed(job.seed, "initial weights"))
     model = build(job.network, generator).to(device)
+    _require_unchanged(job)
     splits = load_splits(job.task.dataset, job.recipe.n_eval)
     if job.split == "test" and job.recipe.n_test is not None:  # before the training, not after it
         require_integer(f"recipe.n_test (of {job.task.dataset}'s test images)", job.recipe.n_test, 1, len(splits.test))
@@ -130,6 +131,7 @@ def measure(
     """
     if report["diverged"]:
         return _diverged(job, report, device)
+    give_back_freed_memory()  # the training's
     start = time.perf_counter()
     micro_batch = MicroBatch()
     images, labels = (tensor.to(device) for tensor in _attacked_split(job))
@@ -174,11 +176,19 @@ def failed(job: Job, reason: str, device: str) -> Evaluation:
 
 def provenance(device: str, threads: int) -> dict[str, Any]:
     """Where a figure comes from: engine, versions, hardware."""
-    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+    kind = torch.device(device).type
+    name = torch.cuda.get_device_name(device) if kind == "cuda" else kind
     return {"engine": "trained", "torch": torch.__version__, "device": name, "threads": threads}
 
 
+def _require_unchanged(job: Job) -> None:
+    """Check that the data set is the one that the job's key is of: a folder of images may have changed since."""
+    if dataset_entry(job.task.dataset).fingerprint and Job.from_dict(job.to_dict()).training_key != job.training_key:
+        raise DataCorruptError(f"dataset {job.task.dataset!r} has changed since the run began: start it again")
+
+
 def _attacked_split(job: Job) -> tuple[Tensor, Tensor]:
+    _require_unchanged(job)
     splits = load_splits(job.task.dataset, job.recipe.n_eval)
     chosen: ImageSet = splits.eval if job.split == "eval" else splits.test
     if job.split == "test" and job.recipe.n_test is not None:

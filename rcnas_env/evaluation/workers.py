@@ -6,11 +6,14 @@ sends SIGINT to all of them at once, and only that process knows what is to be c
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -127,7 +130,7 @@ class _Worker:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Give it a call; the future fails if the process has died."""
         try:
-            self._call = self._executor.submit(function, *arguments)
+            self._call = self._executor.submit(_call, function, *arguments)
         except BrokenProcessPool as error:  # it died since it was chosen: as if it had with the call
             self._call = Future()
             self._call.set_exception(error)
@@ -164,6 +167,19 @@ def _load() -> None:
     from rcnas_env.training.freed_memory import keep_few_kernels
 
     keep_few_kernels()
+
+
+def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """In a worker process: the call, with an error that can travel. One that cannot would count as a dead worker."""
+    try:
+        return function(*arguments)
+    except Exception as error:
+        try:
+            copy.copy(error)  # as pickle makes it anew
+            pickle.dumps(error)
+        except Exception:
+            raise RuntimeError("".join(traceback.format_exception(error))) from None
+        raise
 
 
 def _begin(prepare: Callable[[], None] | None) -> None:

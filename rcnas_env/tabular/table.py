@@ -23,6 +23,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -261,22 +262,28 @@ def known_tables() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in TABLES.glob("*.npz")))
 
 
-@functools.lru_cache(maxsize=8)
 def load_table(name: str) -> Table:
-    """The table of that name, or of that path (to either file, or without an ending).
+    """The table of that name, or of that path (to either file, or without an ending); read again where it has changed.
 
     Raises:
         UnknownNameError: no table has the name, and nothing is at the path.
         TableError: the arrays' checksum is not the card's, or the files are no table.
     """
     base = str(TABLES / name) if name in known_tables() else re.sub(r"\.(npz|json)$", "", str(name))
-    arrays_file, card_file = Path(base + ".npz"), Path(base + ".json")
+    files = Path(os.path.abspath(base + ".npz")), Path(os.path.abspath(base + ".json"))
     try:
-        there = arrays_file.is_file() and card_file.is_file()
+        there = all(file.is_file() for file in files)
+        stamps = [(file.stat().st_mtime_ns, file.stat().st_size) for file in files] if there else []
     except OSError:  # a name that is too long
         there = False
     if not there:
         raise unknown_name("table", name, known_tables())
+    return _read_table(name, *files, tuple(stamps))
+
+
+@functools.lru_cache(maxsize=8)
+def _read_table(name: str, arrays_file: Path, card_file: Path, stamps: tuple[tuple[int, int], ...]) -> Table:
+    """See `load_table`; `stamps` (times of change and sizes) have changed files read anew."""
     try:
         content, described = arrays_file.read_bytes(), card_file.read_bytes()
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -90,6 +91,8 @@ class TabularVectorEnv(VectorEnv[Observation, dict[str, Arrays], Arrays]):
         options = dict(require_options("options", options))
         if "task" in options:
             raise ValueError("options['task'] must not be given: all environments sample from tasks")
+        if unknown := sorted(set(options) - {"steps_taken"}, key=str):
+            gym.logger.warn(f"options of reset that are not 'steps_taken' play no part, got {unknown}")
         steps = options.get("steps_taken", self.steps_taken if seed is None else 0)
         self.steps_taken = require_integer("options['steps_taken']", steps, 0)
         self._elapsed[:], self._finished[:] = 0, False

@@ -79,8 +79,9 @@ class MicroBatch:
             except Exception as error:
                 if not is_out_of_memory(error) or isinstance(error, NoRoomError):
                     raise
-                self._halve(count, error)
+                reason = (str(error).strip() or type(error).__name__).split("\n")[0]
             # outside the except clause: the error's frames, which hold the feature maps, are gone
+            self._halve(count, reason)
             restore()
             if torch.cuda.is_initialized():
                 torch.cuda.empty_cache()
@@ -102,11 +103,10 @@ class MicroBatch:
         """
         return model if self.size is None else Divided(model, self.size)
 
-    def _halve(self, count: int, error: Exception) -> None:
+    def _halve(self, count: int, reason: str) -> None:
         before = count if self.size is None else min(self.size, count)
-        reason = str(error).strip().split("\n")[0]
         if before // 2 < self.least:
-            raise NoRoomError(f"memory does not suffice for {before} images at once: {reason}") from None
+            raise NoRoomError(f"memory does not suffice for {before} images at once: {reason}")
         self.size = before // 2
         text = f"out of memory with {before} images at once, going on with {self.size}: {reason}"
         warnings.warn(text, MemoryWarning, stacklevel=3)
