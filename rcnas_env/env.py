@@ -72,6 +72,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
     | reward_terms | every term of the reward |
     | robust_accuracy, clean_accuracy, adversarial_loss | of the student; None where not trained |
     | teacher_accuracy | Ã_teacher |
+    | teacher_diverged | the same of the teacher's training: Ã_teacher is 0 then, and rewards are relative to one image |
     | diverged | the student's training did not stay finite, or failed (docs/faults.md): scored as accuracy 0 |
     | evaluated | whether the student was trained or looked up at all |
     | effort | an `Effort`: `from_store`, `seconds` of the step, `evaluation_seconds` when it was computed |
@@ -298,6 +299,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
             "clean_accuracy": evaluation.clean_accuracy if evaluation else None,
             "adversarial_loss": evaluation.adversarial_loss if evaluation else None,
             "teacher_accuracy": self._teacher.robust_accuracy,
+            "teacher_diverged": self._teacher.diverged,
             "diverged": bool(evaluation and evaluation.diverged),
             "evaluated": evaluation is not None,
             "effort": effort,

@@ -223,6 +223,7 @@ INFO_TYPES: dict[str, Any] = {
     "clean_accuracy": float,
     "adversarial_loss": float,
     "teacher_accuracy": float,
+    "teacher_diverged": bool,
     "diverged": bool,
     "evaluated": bool,
     "effort": Effort,

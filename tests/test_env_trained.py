@@ -126,7 +126,7 @@ def test_a_training_that_diverges_counts_as_no_accuracy_and_the_run_goes_on(batc
     for found, rewards in ((within, [0.0, 0.0]), (over, [0.0, -0.5])):  # ε − 1 over budget, ε = 1 and 0.5
         assert found["rewards"] == rewards
         for info in found["infos"]:
-            assert (info["diverged"], info["evaluated"]) == (True, True)
+            assert (info["diverged"], info["teacher_diverged"], info["evaluated"]) == (True, True, True)
             assert (info["robust_accuracy"], info["clean_accuracy"], info["teacher_accuracy"]) == (0.0, 0.0, 0.0)
             assert info["adversarial_loss"] == float("inf")
         for observation in found["observations"]:

@@ -53,7 +53,8 @@ class Recipe:
     """Inner step size as a share of epsilon (2/255 at 8/255)."""
     precision: str = "fp32"
     """"fp32", "bf16" (the forward and backward passes; weights stay float32), or "auto": at once replaced by "bf16"
-    where this machine computes that faster (AMX, a GPU of compute capability 8 or above), else by "fp32"."""
+    where this machine computes that faster (AMX, a GPU of compute capability 8 or above), else by "fp32". It does not
+    know the engine's device: name one of the two where trainings run on another (a CPU beside a GPU, a cluster)."""
     folded: bool = True
     """Freeze networks in the inner maximisation and in attacks (`rcnas_env.networks.frozen`): batch norms folded
     into convolutions, weights laid out once; the same forward pass to rounding, and faster. Verdicts always come
