@@ -78,6 +78,8 @@ def _flags(prefix: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -
             continue
         if isinstance(value, Mapping):
             flags += _flags(f"{prefix}{name}.", value, defaults[name])
+        elif isinstance(value, bool):
+            flags.append(f"--{prefix}{'' if value else 'no-'}{name.replace('_', '-')}")
         else:
             words = [str(each) for each in value] if isinstance(value, list | tuple) else [str(value)]
             flags.append(f"--{prefix}{name.replace('_', '-')} {shlex.join(words)}")

@@ -18,9 +18,10 @@ differs, about one in six is won and one in six lost, and more where two seeds t
 - spread, of accuracies only: the paired t-test, t(n − 1) · sd(d) / √n: how the comparisons differ, counted as
   independent ones. Those of one budget group and data set are not, quite: a rival is the same network under every
   attack. So this says nothing of other budget groups or data sets than were measured, of which there are two to eight.
-- noise: t(ν) / n · √Σ_g (Σ_{i in g} s_i)². Comparisons of one budget group and data set, g, are of the same trainings
-  and test images, so their errors are added as if they moved together; groups are independent. ν is the smallest of the
-  comparisons' Welch–Satterthwaite degrees of freedom, infinite for images' errors.
+- noise: √((t(ν) T)² + (t(∞) M)²) / n with T = √Σ_g (Σ_{i in g} t_i)² of the trainings' errors t_i, and M of the images'
+  likewise. Comparisons of one budget group and data set, g, are of the same trainings and test images, so their errors
+  are added as if they moved together; groups are independent. ν is the smallest of the comparisons' Welch–Satterthwaite
+  degrees of freedom, of trainings. Either part makes the interval wider, none ever narrower.
 """
 
 from __future__ import annotations
@@ -45,14 +46,20 @@ class Difference:
     """A measured comparison.
 
     value: d, positive where the claim's row is better: percentage points, or saving in percent.
-    error: its standard error, in the same unit, at least 0.
-    freedom: its degrees of freedom; infinite where no deviation over seeds enters.
+    trainings, images: the parts of its standard error, in the same unit, at least 0.
+    freedom: degrees of freedom of the trainings' part; infinite where no deviation over seeds enters.
     """
 
     comparison: Comparison
     value: float
-    error: float
+    trainings: float
+    images: float
     freedom: float
+
+    @property
+    def error(self) -> float:
+        """Its standard error, of both parts."""
+        return math.hypot(self.trainings, self.images)
 
     @property
     def exact(self) -> bool:
@@ -89,7 +96,9 @@ def difference(comparison: Comparison, table: ResultTable) -> Difference | None:
         value = 100 * (1 - ratio / comparison.share)
         scale = 100 / (comparison.share * rival.value)
         parts = [*(each.times(scale) for each in ours), *(each.times(scale * ratio) for each in theirs)]
-    return Difference(comparison, value, math.hypot(*(each.size for each in parts)), _freedom(parts))
+    trainings = [each for each in parts if math.isfinite(each.freedom)]
+    images = math.hypot(*(each.size for each in parts if math.isinf(each.freedom)))
+    return Difference(comparison, value, math.hypot(*(each.size for each in trainings)), images, _freedom(trainings))
 
 
 def tally(differences: Sequence[Difference]) -> Tally:
@@ -135,24 +144,24 @@ def _errors(cell: Cell, unit: str) -> list[_Error] | None:
     return found if found or unit != PERCENT else None
 
 
-def _freedom(parts: Sequence[_Error]) -> float:
-    """Welch–Satterthwaite: (Σ s²)² / Σ s⁴ / (n − 1), over parts of finite freedom in the denominator."""
-    known = [part for part in parts if math.isfinite(part.freedom)]
-    if not known:
+def _freedom(trainings: Sequence[_Error]) -> float:
+    """Welch–Satterthwaite: (Σ s²)² / Σ s⁴ / (n − 1)."""
+    if not trainings:
         return math.inf
-    below = sum(part.size**4 / part.freedom for part in known)
-    if below > 0:
-        return sum(part.size**2 for part in parts) ** 2 / below
-    return min(part.freedom for part in known) if all(part.size == 0 for part in parts) else math.inf
+    below = sum(part.size**4 / part.freedom for part in trainings)
+    return sum(part.size**2 for part in trainings) ** 2 / below if below > 0 else min(p.freedom for p in trainings)
 
 
 def _noise(differences: Sequence[Difference]) -> float:
     """Half-width of the mean's interval from measurement errors: added within a group, in quadrature across."""
-    sums: dict[tuple[str, str], float] = {}
+    trainings: dict[tuple[str, str], float] = {}
+    images: dict[tuple[str, str], float] = {}
     for each in differences:
         group = each.comparison.trainings
-        sums[group] = sums.get(group, 0.0) + each.error
-    return _quantile(min(each.freedom for each in differences)) * math.hypot(*sums.values()) / len(differences)
+        trainings[group] = trainings.get(group, 0.0) + each.trainings
+        images[group] = images.get(group, 0.0) + each.images
+    of_trainings = _quantile(min(each.freedom for each in differences)) * math.hypot(*trainings.values())
+    return math.hypot(of_trainings, _quantile(math.inf) * math.hypot(*images.values())) / len(differences)
 
 
 def _quantile(freedom: float) -> float:

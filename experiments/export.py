@@ -22,7 +22,6 @@ from torch import nn
 
 from experiments.finding import Finding
 from experiments.finding_reader import read_finding
-from experiments.stopping import ended_by_the_system
 from rcnas_env.data import DataUnavailableError, ImageSet, load_splits
 from rcnas_env.data.splitting import SPLIT_SEED, take_per_class
 from rcnas_env.delivery import MismatchError, Preprocessing, StudentCard, write_student
@@ -169,7 +168,8 @@ def main() -> int:
         print(f"export: error: {error}", file=sys.stderr)
         return 1 if isinstance(error, MissingWeightsError | MismatchError) else 2
     except OSError as error:  # DataUnavailableError, which is one, is the command line's
-        return ended_by_the_system(error, "export", "The run is as it was.")
+        print(f"export: error: {error}. The run is as it was.", file=sys.stderr)
+        return 1
     print(f"Delivered to {folder}: rcnas_env.load_student({str(folder)!r}) loads it.")
     return 0
 

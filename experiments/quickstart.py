@@ -43,6 +43,7 @@ from experiments.stopping import ended_by_the_system, stoppable
 from experiments.training_engine import training_options
 from experiments.wandb_settings import WandbMode, default_mode
 from rcnas_env.data import DataUnavailableError
+from rcnas_env.data.dataset import validate_test_size
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.store import open_store
@@ -258,6 +259,9 @@ def run(config: Quickstart) -> Path:
     """The whole job; returns the run folder."""
     for name, least in {"evaluations": 1, "search_envs": 1, "autoattack_images": 1}.items():
         require_integer(name, getattr(config, name), least)
+    n_eval = config.final_recipe.n_eval
+    validate_test_size("autoattack_images", target_task().dataset, config.autoattack_images, n_eval)
+    validate_test_size("final_recipe.n_test", target_task().dataset, config.final_recipe.n_test, n_eval)
     console = Console()
     folder = config.out or new_folder()
     record = RunRecord("quickstart", folder, asdict(config))

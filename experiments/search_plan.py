@@ -21,6 +21,7 @@ from rcnas_env.attacks import validate_attack
 from rcnas_env.compression import compress
 from rcnas_env.cost import cost
 from rcnas_env.data import ImageSet, dataset_entry, load_splits
+from rcnas_env.data.dataset import validate_test_size
 from rcnas_env.delivery.graph_formats import require_formats
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.trained import resolve_device
@@ -174,6 +175,8 @@ def read_plan(config: Search) -> Plan:
     task = Task(config.dataset, config.attack, teacher, budget, config.epsilon, config.attack_source)
     plan = make_plan(task, config.recipe, config.final_recipe, config.seed)
     final_jobs(plan, teacher, config.seed, config.slow_attack_images)
+    validate_test_size("slow_attack_images", config.dataset, config.slow_attack_images, plan.final.n_eval)
+    validate_test_size("final_recipe.n_test", config.dataset, plan.final.n_test, plan.final.n_eval)
     if config.agent == "scaling-rule" and plan.rule is None:
         raise ValueError("agent must be another than 'scaling-rule', which has no network within this budget")
     record = config.folder / "record.json"

@@ -22,7 +22,6 @@ import tyro
 
 from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
-from experiments.stopping import ended_by_the_system
 from experiments.theory.comparison import run_seed
 from experiments.theory.report import Outcomes, network_rows, report, theory_figure
 from experiments.theory.settings import TheorySettings
@@ -81,7 +80,8 @@ def main() -> int:
         print(f"theory_check: error: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        return ended_by_the_system(error, "theory_check", "Nothing is kept: the whole check takes minutes.")
+        print(f"theory_check: error: {error}. Nothing is kept: the whole check takes minutes.", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("\nInterrupted. Nothing is kept: the whole check takes minutes.", file=sys.stderr)
         return 130

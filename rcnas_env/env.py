@@ -72,7 +72,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
     | reward_terms | every term of the reward |
     | robust_accuracy, clean_accuracy, adversarial_loss | of the student; None where not trained |
     | teacher_accuracy | Ã_teacher |
-    | teacher_diverged | the same of the teacher's training: Ã_teacher is 0 then, and rewards are relative to one image |
+    | teacher_diverged | so did the teacher's: Ã_teacher is 0, and rewards are relative to one image |
     | diverged | the student's training did not stay finite, or failed (docs/faults.md): scored as accuracy 0 |
     | evaluated | whether the student was trained or looked up at all |
     | effort | an `Effort`: `from_store`, `seconds` of the step, `evaluation_seconds` when it was computed |

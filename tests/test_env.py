@@ -213,19 +213,10 @@ def test_every_job_is_by_the_environment_s_recipe_and_seed(counting_evaluator: C
 
 
 INFO_TYPES: dict[str, Any] = {
-    "task": dict,
-    "next_task": dict,
-    "student": dict,
-    "params": int,
-    "macs": int,
-    "reward_terms": dict,
-    "robust_accuracy": float,
-    "clean_accuracy": float,
-    "adversarial_loss": float,
-    "teacher_accuracy": float,
-    "teacher_diverged": bool,
-    "diverged": bool,
-    "evaluated": bool,
+    **dict.fromkeys(("task", "next_task", "student", "reward_terms"), dict),
+    **dict.fromkeys(("params", "macs"), int),
+    **dict.fromkeys(("robust_accuracy", "clean_accuracy", "adversarial_loss", "teacher_accuracy"), float),
+    **dict.fromkeys(("teacher_diverged", "diverged", "evaluated"), bool),
     "effort": Effort,
 }
 

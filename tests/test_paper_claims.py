@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from experiments.claim_list import CLAIMS, CURVES, Comparison
@@ -79,7 +81,7 @@ def test_seeds_that_agree_leave_the_error_of_their_images() -> None:
     ours, theirs = Cell(20.0, 0.0, 2, 40), Cell(17.5, 0.0, 2, 40)  # one image of 40 apart
     found = difference(compare("cifar10/clean"), two_rows({"cifar10/clean": ours}, {"cifar10/clean": theirs}))
     assert found is not None and found.error == pytest.approx(math.sqrt((20 * 80 + 17.5 * 82.5) / 40))
-    assert tally([found]).won == 0 and math.isinf(found.freedom)
+    assert tally([found]).won == 0 and found.freedom == 1
 
 
 def test_errors_of_trainings_and_of_images_add_in_quadrature() -> None:
@@ -87,7 +89,20 @@ def test_errors_of_trainings_and_of_images_add_in_quadrature() -> None:
     found = difference(compare("cifar10/clean"), two_rows(cells, cells))
     training, images = 2 * (9 / 4), 2 * (2500 / 100)
     assert found is not None and found.error == pytest.approx(math.sqrt(training + images))
-    assert found.freedom == pytest.approx((training + images) ** 2 / (2 * (9 / 4) ** 2 / 3))
+    assert found.freedom == pytest.approx(6)  # Welch's, of the trainings alone
+    half = math.hypot(stats.t.ppf(0.975, 6) * math.sqrt(training), stats.norm.ppf(0.975) * math.sqrt(images))
+    assert tally([found]).high == pytest.approx(half)
+
+
+@given(st.floats(0, 20), st.floats(0, 20), st.integers(2, 6), st.integers(10, 10_000))
+def test_images_never_make_an_interval_narrower(ours: float, theirs: float, seeds: int, images: int) -> None:
+    def half(count: int | None) -> float:
+        cells = [{"cifar10/clean": Cell(50.0, deviation, seeds, count)} for deviation in (ours, theirs)]
+        found = difference(compare("cifar10/clean"), two_rows(*cells))
+        assert found is not None
+        return tally([found]).high - tally([found]).mean
+
+    assert half(images) >= half(None)
 
 
 def test_a_cost_is_saved_in_percent_of_the_rivals_share() -> None:

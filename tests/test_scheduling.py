@@ -29,3 +29,16 @@ def test_a_training_that_the_store_loses_meanwhile_is_done_anew() -> None:
     schedule = Schedule({job.key: job}, store)
     store._trainings.clear()
     assert schedule.next() == ("train", job)
+
+
+def test_work_that_is_given_out_again_finds_its_training_again_or_has_it_done_anew() -> None:
+    store, job = MemoryStore(), tiny.job()
+    store.save_training(job.training_key, *work.train(job))
+    schedule = Schedule({job.key: job}, store)
+    given = schedule.next()
+    assert given == ("measure", job) and schedule.next() is None  # and what was held is let go of
+    schedule.repeat(given)
+    assert schedule.next() == given and schedule.training(job)[1]
+    schedule.repeat(given)
+    store._trainings.clear()
+    assert schedule.next() == ("train", job)

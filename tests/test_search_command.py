@@ -239,6 +239,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
         {"agent": "scaling-rule", "budget": "20%"},
         "agent must be another than 'scaling-rule', which has no network",
     ),
+    "test images": ({"slow_attack_images": 999}, r"slow_attack_images \(of digits's 240 test images\) must be"),
     "evaluations": ({"evaluations": 0}, "evaluations must be an integer of at least 1, got 0"),
     "meta": ({"meta": Path("nowhere")}, "checkpoint 'nowhere' cannot be read"),
 }

@@ -10,6 +10,7 @@ Every function is one of plain data, so that worker processes do them side by si
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -260,7 +261,10 @@ def search(settings: SearchSettings, key: SearchKey, missing: tuple[str, ...] = 
     finally:
         charging.engine.close()
     found = Found(key, task, tuple(trials), select(trials, "accuracy").student, charging.charge())
-    if not charging.failed:
+    if charging.failed:
+        text = f"search {key.name} had {len(charging.failed)} evaluations that failed (docs/faults.md) and is not kept"
+        print(f"reproduce: {text}; the same command tries again", file=sys.stderr)
+    else:
         write_json(_search_path(settings.folder, key), found.to_dict())
     return found
 

@@ -129,6 +129,7 @@ class Attack:
         gives. False attacks each component's survivors only, regrouped into full batches, and returns the clean
         image wherever no component succeeds.
     alarms: look for the signs that a robustness figure is not to be trusted (`rcnas_env.attacks.alarms`).
+    revision: of its code (`rcnas_env.attacks.catalogue.AttackEntry`).
 
     Raises:
         ValueError: several components with `perturb_wrong`: which of their images would it return?
@@ -140,6 +141,7 @@ class Attack:
     components: tuple[Component, ...]
     perturb_wrong: bool = True
     alarms: bool = False
+    revision: int = 1
 
     def __post_init__(self) -> None:
         if self.perturb_wrong and len(self.components) > 1:

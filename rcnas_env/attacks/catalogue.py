@@ -55,7 +55,7 @@ class AttackEntry:
         if isinstance(made, Component):
             made = (made,)
         components = (Component(self.name, made),) if callable(made) else tuple(made)
-        return Attack(self.name, radius, classes, components, self.perturb_wrong, self.alarms)
+        return Attack(self.name, radius, classes, components, self.perturb_wrong, self.alarms, self.revision)
 
     def require_classes(self, classes: int) -> None:
         """Check that the attack works with `classes` classes.
@@ -106,20 +106,26 @@ def register_attack(
 
 
 def register_iterated_attack(
-    family: str, factory: Callable[[float, int, int], Perturbation], *, canonical_steps: int, summary: str = ""
+    family: str,
+    factory: Callable[[float, int, int], Perturbation],
+    *,
+    canonical_steps: int,
+    summary: str = "",
+    revision: int = 1,
 ) -> None:
     """Add the attacks family-K, K from 1 to `MAX_STEPS`, made by factory(eps, classes, K).
 
-    `known_attacks` lists the one with `canonical_steps`.
+    `known_attacks` lists the one with `canonical_steps`. Raise the `revision` when you change them.
 
     Raises:
-        ValueError: the family is taken, or canonical_steps are out of K's range.
+        ValueError: the family is taken, canonical_steps are out of K's range, or revision is below 1.
     """
     require_integer("canonical_steps", canonical_steps, 1, MAX_STEPS)
+    require_integer("revision", revision, 1)
 
     def entry(name: str, steps: int) -> AttackEntry:
         """The entry of the attack `name`, family-K with K = `steps`."""
-        return AttackEntry(name, lambda eps, classes: factory(eps, classes, steps), summary=summary)
+        return AttackEntry(name, lambda eps, classes: factory(eps, classes, steps), summary=summary, revision=revision)
 
     _iterated.register(family, entry)
     _known.append(f"{family}-{canonical_steps}")

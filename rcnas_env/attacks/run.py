@@ -91,7 +91,8 @@ def run_attack(
         generator = torch.Generator(images.device).manual_seed(seed)
         file = None
         if progress is not None:
-            file = progress.file(_digest(attack, seed, batch_size, images, labels, logits))
+            verdicts = () if judge is model else (clean_correct,)
+            file = progress.file(_digest(attack, seed, batch_size, images, labels, logits, *verdicts))
         adversarial, broken = attack.perturb(model, images, labels, clean_correct, generator, batch_size, file, judge)
         if attack.alarms:
             black_boxes = [component.name for component in attack.components if component.black_box]
@@ -109,12 +110,15 @@ def _logits(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
 
 
 def _digest(attack: Attack, seed: int, batch_size: int, *tensors: Tensor) -> str:
-    """SHA-256 of all that an attack's result depends on, the model's part in it as its logits on the clean images."""
+    """SHA-256 of all that an attack's result depends on; of a model its logits, of another judge its verdicts, on the
+    clean images.
+    """
     components = [[component.name, component.settings] for component in attack.components]
     device = tensors[0].device.type  # whose generators draw other numbers than another type's
     tensors = tuple(tensor.detach().cpu().contiguous() for tensor in tensors)
     layout = [[str(tensor.dtype), list(tensor.shape)] for tensor in tensors]
-    settings = [attack.name, attack.eps, attack.classes, attack.perturb_wrong, components, seed, batch_size, device]
+    kind = [attack.name, attack.revision, attack.eps, attack.classes, attack.perturb_wrong, components]
+    settings = [*kind, seed, batch_size, device]
     digest = hashlib.sha256(json.dumps([settings, layout]).encode())
     for tensor in tensors:
         digest.update(tensor.numpy().tobytes())

@@ -141,6 +141,18 @@ def validate_eval_size(name: str, n_eval: object) -> int:
     )
 
 
+def validate_test_size(field: str, name: str, n_test: int | None, n_eval: int) -> None:
+    """Check that data set `name`, which is loaded with `n_eval`, has `n_test` test images; None is all of them.
+
+    Raises:
+        ValueError: it has fewer, or `n_test` is below 1; the message names `field`.
+        DataUnavailableError, DataCorruptError: as `load_splits`.
+    """
+    if n_test is not None:
+        count = len(load_splits(name, n_eval).test)
+        require_integer(f"{field} (of {name}'s {count} test images)", n_test, 1, count)
+
+
 def load_splits(name: str, n_eval: int = 256) -> DataSplits:
     """Load data set `name` and split `n_eval` class-balanced images off its training part.
 

@@ -118,8 +118,9 @@ class Measurement:
 
     @property
     def standard_error(self) -> float:
-        """Of `accuracy`, by the binomial distribution: √(a (1 − a) / images)."""
-        return math.sqrt(self.accuracy * (1 - self.accuracy) / self.images)
+        """Of `accuracy`, by the binomial distribution: √(a (1 − a) / images), a at least half an image off 0 and 1."""
+        share = min(max(self.accuracy, 0.5 / self.images), 1 - 0.5 / self.images)
+        return math.sqrt(share * (1 - share) / self.images)
 
     @property
     def perturbs(self) -> bool:

@@ -69,6 +69,11 @@ class Job:
         return dataset_entry(self.task.dataset).epsilon if self.recipe.epsilon is None else self.recipe.epsilon
 
     @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the data set's images as they were when this was first asked for, as the keys are; "" for most sets."""
+        return dataset_entry(self.task.dataset).fingerprint
+
+    @functools.cached_property
     def training_key(self) -> str:
         """Identity of the training, 64 hexadecimal digits."""
         recipe = {name: value for name, value in self.recipe.to_dict().items() if name not in _ATTACK_ONLY_FIELDS}
@@ -78,9 +83,8 @@ class Job:
             "recipe": {**recipe, "epsilon": self.training_epsilon},
             "seed": self.seed,
         }
-        fingerprint = dataset_entry(self.task.dataset).fingerprint
-        if fingerprint:
-            content["fingerprint"] = fingerprint
+        if self.fingerprint:
+            content["fingerprint"] = self.fingerprint
         return _digest("training", content)
 
     @functools.cached_property

@@ -96,8 +96,9 @@ class RayWorkers(Workers):
         self.device = "cuda" if self._share else "cpu"
         fits = gpus * int(1 / self._share + 1e-6) if self._share else int(resources.get("CPU", 1))
         self.room = self._workers_wanted or max(1, fits)
-        # a process that has used one GPU cannot turn to another: with GPUs each call has a process of its own
-        self._run = ray.remote(num_gpus=self._share, max_calls=1)(_run) if self._share else ray.remote(_run)
+        several = any(node["Resources"].get("GPU", 0) > 1 for node in ray.nodes())
+        # a process that has used one GPU cannot turn to another: each call then has a process of its own
+        self._run = ray.remote(max_calls=1)(_run) if self._share and several else ray.remote(_run)
 
     def submit(self, function: Callable[..., Any], *arguments: Any, threads: int = 1) -> Future[Any]:
         """Run a call, on `threads` CPUs of a cluster that is not ours; ours runs whatever it is given."""

@@ -52,7 +52,10 @@ class Schedule:
         """The next piece of work; None if all that is left waits for trainings under way, here or elsewhere."""
         self._let_go()
         if self._again:
-            return self._again.pop()
+            kind, job = self._again.pop()
+            if kind == "train" or not self._lost(job):
+                return kind, job
+            self._to_measure[job.key] = job
         while True:
             ready = [job for job in self._to_measure.values() if needed_trainings(job).keys() <= self._known]
             if ready:
@@ -72,15 +75,8 @@ class Schedule:
         self._elsewhere = []
 
     def training(self, job: Job) -> Training:
-        """The training of the network of a job that `next` has just given out to measure.
-
-        Raises:
-            RuntimeError: it was given out again (`repeat`), and the training has gone from the store since.
-        """
-        found = self._held.get(job.training_key) or self._store.load_training(job.training_key)
-        if found is None:
-            raise RuntimeError(f"the store has lost the training {job.training_key} while its network was attacked")
-        return found
+        """The training of the network of a job that `next` has just given out to measure."""
+        return self._held[job.training_key]
 
     def finish_training(self, job: Job, training: Training) -> None:
         """Save a training that `next` gave out, and let go of its claim."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from rcnas_env.attacks import AttackProgress, AttackResult, attack_entry, run_attack
 from rcnas_env.cost import cost
 from rcnas_env.data import DataCorruptError, ImageSet, dataset_entry, load_splits
+from rcnas_env.data.dataset import validate_test_size
 from rcnas_env.data.splitting import SPLIT_SEED, take_per_class
 from rcnas_env.difficulty import lipschitz_coefficients
 from rcnas_env.evaluation.job import Job
@@ -25,7 +26,6 @@ from rcnas_env.seeding import derive_seed
 from rcnas_env.training.fit import cpu_threads, fit
 from rcnas_env.training.freed_memory import give_back_freed_memory
 from rcnas_env.training.memory import MicroBatch
-from rcnas_env.validation import require_integer
 
 
 def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
@@ -40,8 +40,8 @@ def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
     model = build(job.network, generator).to(device)
     _require_unchanged(job)
     splits = load_splits(job.task.dataset, job.recipe.n_eval)
-    if job.split == "test" and job.recipe.n_test is not None:  # before the training, not after it
-        require_integer(f"recipe.n_test (of {job.task.dataset}'s test images)", job.recipe.n_test, 1, len(splits.test))
+    if job.split == "test":  # before the training, not after it
+        validate_test_size("recipe.n_test", job.task.dataset, job.recipe.n_test, job.recipe.n_eval)
     data = splits.train
     if job.recipe.n_train is not None:
         data = data.subset(take_per_class(data.labels, job.recipe.n_train, SPLIT_SEED)[0])
@@ -131,6 +131,7 @@ def measure(
     """
     if report["diverged"]:
         return _diverged(job, report, device)
+    _require_unchanged(job)
     give_back_freed_memory()  # the training's
     start = time.perf_counter()
     micro_batch = MicroBatch()
@@ -183,12 +184,14 @@ def provenance(device: str, threads: int) -> dict[str, Any]:
 
 def _require_unchanged(job: Job) -> None:
     """Check that the data set is the one that the job's key is of: a folder of images may have changed since."""
-    if dataset_entry(job.task.dataset).fingerprint and Job.from_dict(job.to_dict()).training_key != job.training_key:
-        raise DataCorruptError(f"dataset {job.task.dataset!r} has changed since the run began: start it again")
+    if dataset_entry(job.task.dataset).fingerprint != job.fingerprint:
+        raise DataCorruptError(
+            f"dataset {job.task.dataset!r} has changed since the run began, or is another copy on this machine (names, "
+            "sizes and times of last change count): start again"
+        )
 
 
 def _attacked_split(job: Job) -> tuple[Tensor, Tensor]:
-    _require_unchanged(job)
     splits = load_splits(job.task.dataset, job.recipe.n_eval)
     chosen: ImageSet = splits.eval if job.split == "eval" else splits.test
     if job.split == "test" and job.recipe.n_test is not None:
