@@ -72,14 +72,15 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
     | reward_terms | every term of the reward |
     | robust_accuracy, clean_accuracy, adversarial_loss | of the student; None where not trained |
     | teacher_accuracy | Ã_teacher |
-    | teacher_diverged | so did the teacher's: Ã_teacher is 0, and rewards are relative to one image |
+    | teacher_diverged | the teacher's training failed likewise: Ã_teacher is 0, rewards relative to one image |
     | diverged | the student's training did not stay finite, or failed (docs/faults.md): scored as accuracy 0 |
     | evaluated | whether the student was trained or looked up at all |
     | effort | an `Effort`: `from_store`, `seconds` of the step, `evaluation_seconds` when it was computed |
 
     ## Arguments
     Args:
-        preset: name of the preset that gives tasks and recipe where they are not given: "digits".
+        preset: name of the preset that gives tasks and recipe where they are not given: "digits", "fashion-mnist",
+            "paper", or a registered one.
         tasks: a Task (fine-tuning), a list of them, or a TaskSource such as TaskBuffers (meta-training).
         recipe: how every network is trained; a Recipe, or a mapping of its fields. The preset's where it is not given,
             with a warning where the tasks are of other data sets than the preset's.
