@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import tyro
 
 from experiments.progress import progress_bar
@@ -138,7 +139,7 @@ def network(name: str, dataset: str) -> Network:
 
 def jobs_of(part: Part, config: Matrix) -> dict[tuple[str, str, str], Job]:
     """The part's jobs by (network, method, attack)."""
-    recipe = part.recipe if config.epochs is None else part.recipe.but(epochs=config.epochs)
+    recipe = recipe_of(part, config)
     names = [name for name in part.networks if not config.networks or name in config.networks]
     return {
         (name, method, attack): Job(
@@ -151,17 +152,22 @@ def jobs_of(part: Part, config: Matrix) -> dict[tuple[str, str, str], Job]:
     }  # fmt: skip
 
 
+def recipe_of(part: Part, config: Matrix) -> Recipe:
+    """The part's recipe, by the epochs that are asked for."""
+    return part.recipe if config.epochs is None else part.recipe.but(epochs=config.epochs)
+
+
 def pruned_rows(part: Part, config: Matrix) -> list[dict[str, Any]]:
     """`PRUNED`, half of its weights kept by each pruning method, under each attack on the eval set."""
     data = load_splits(part.dataset, part.recipe.n_eval)
     training = data.train
     if part.recipe.n_train is not None:  # as the engine does
         training = training.subset(take_per_class(training.labels, part.recipe.n_train, SPLIT_SEED)[0])
-    recipe = part.recipe if config.epochs is None else part.recipe.but(epochs=config.epochs)
+    recipe = recipe_of(part, config)
     spec, entry = network(PRUNED, part.dataset), dataset_entry(part.dataset)
     rows = []
     for method in PRUNING_METHODS:
-        model = build(spec)
+        model = build(spec, torch.Generator().manual_seed(derive_seed(config.seed, "initial weights")))
         recipes = PruningRecipes(recipe, recipe, recipe)
         report = prune(model, training, method, KEEP, recipes, entry.epsilon, derive_seed(config.seed, method))
         accuracies = {}
@@ -214,11 +220,17 @@ def run(config: Matrix) -> list[dict[str, Any]]:
                 record.phase(f"{part.name}, pruning")
     finally:
         evaluator.close()
-    parts = [{**asdict(part), "recipe": part.recipe.to_dict()} for part in PARTS if part.dataset in config.datasets]
+    parts = [
+        {**asdict(part), "recipe": recipe_of(part, config).to_dict()}
+        for part in PARTS
+        if part.dataset in config.datasets
+    ]
     record.results = {"rows": rows, "left out": missing, "parts": parts}
     record.finish()
     blocks = [[row for row in rows if row["part"] == part.name] for part in PARTS]
     text = "\n\n".join(table(block) for block in blocks if block)
+    if missing:
+        text += f"\n\nLeft out, for their files are not here: {', '.join(missing)}."
     (config.out / "table.md").write_text(text + "\n", encoding="utf-8")
     return rows
 

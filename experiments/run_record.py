@@ -21,7 +21,10 @@ from experiments.wandb_settings import history
 from rcnas_env.environment_variables import lent_variables
 from rcnas_env.whole_files import write_text
 
-PACKAGES = ("torch", "torchvision", "gymnasium", "stable-baselines3", "torchattacks", "numpy", "scikit-learn")
+PACKAGES = (
+    "torch", "torchvision", "gymnasium", "stable-baselines3", "sb3-contrib", "optuna", "torchattacks", "numpy", "scipy",
+    "scikit-learn",
+)  # fmt: skip
 
 
 def hardware() -> dict[str, Any]:

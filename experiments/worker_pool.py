@@ -48,4 +48,5 @@ def _shared_out(pool: Workers, workers: int, function: Callable[[Any], Any], ite
         if not running:
             return
         done, running = wait(running, return_when=FIRST_COMPLETED)
-        yield from [call.result() for call in done]
+        # what ended well first: an error ends the loop
+        yield from (call.result() for call in sorted(done, key=lambda call: bool(call.exception())))

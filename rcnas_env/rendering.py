@@ -23,6 +23,7 @@ class Renderer:
     def __init__(self) -> None:
         self._last: tuple[Task, NetworkSpec, RewardTerms, Evaluation | None] | None = None
         self._window: Any = None
+        self._interactive = False  # whether matplotlib was, before there was a window
 
     def update(self, task: Task, student: NetworkSpec, terms: RewardTerms, evaluation: Evaluation | None) -> None:
         """Take note of a step; `evaluation` is None where the student was not trained."""
@@ -66,7 +67,8 @@ class Renderer:
         """Draw the last step in a window of matplotlib's interactive backend."""
         import matplotlib.pyplot as plt
 
-        if self._window is None:
+        if self._window is None or not plt.fignum_exists(self._window.number):  # or its user has closed it
+            self._interactive = plt.isinteractive() if self._window is None else self._interactive
             plt.ion()
             self._window = plt.figure(figsize=(7, 3.2), layout="constrained")
         self._window.clear()
@@ -81,6 +83,8 @@ class Renderer:
 
             plt.close(self._window)
             self._window = None
+            if not self._interactive:
+                plt.ioff()
 
     def _draw(self, figure: Any) -> None:
         if self._last is None:

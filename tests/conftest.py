@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from rcnas_env.evaluation.evaluator import Evaluator, OnDone
     from rcnas_env.evaluation.job import Job
     from rcnas_env.evaluation.record import Evaluation
+
+for name in [name for name in os.environ if name.startswith("WANDB_")]:
+    del os.environ[name]  # before settings that read it are made, at import: no test sends anything of its own accord
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -112,9 +112,9 @@ def test_an_unsure_difference_is_measured_by_both_errors() -> None:
 def test_the_verdict_names_every_rival_under_both_attacks() -> None:
     words = verdict([row("A"), row("B"), row("C")], "A", ["B", "C"])
     pairs = [(rival, attack) for rival in "BC" for attack in ("cw-40", "autoattack")]
-    assert [
+    assert all(
         f"with {rival} under {attack}" in part for (rival, attack), part in zip(pairs, words.split("\n"), strict=True)
-    ]
+    )
 
 
 def test_tables_show_every_figure_with_its_number_of_images() -> None:

@@ -38,6 +38,27 @@ NUMBERS = (
 """Settings of an arena that its agents' pages name."""
 LADDER = ("no switch", "+ matrix products for convolutions", "+ frozen network", "+ kept memory")
 
+BEFORE = "before adversarial training"
+THEORY_ROWS = {
+    "Lemma 3.1: max ΔL ≤ full's, every t": "Lemma 3.1: max ΔL ≤ full's, at every checkpoint",
+    "same, mean over t": "mean over the checkpoints",
+    "Lemma 3.1 at t = T: max ΔL ≤ full's": "at the start of adversarial training (t = T)",
+    "same, weights that may move": "the same, only weights that may move",
+    "same, mean ΔL": "the same, mean of ΔL over neurons",
+    "Eq. 20: c ≤ full's": "Eq. 20: least c ≤ full's",
+    "same, κ = 1": "the same, κ = 1",
+    "same, as many of full's neurons": "the same, against as many random neurons of the full network",
+    f"max ‖v‖ ≤ {BEFORE}": "after adversarial training, max ‖v‖ is no larger (full: 10)",
+    f"robust accuracy ≥ {BEFORE}": "after adversarial training, robust accuracy is no lower (full: 10)",
+    **{
+        claim: claim
+        for claim in (
+            "Theorem 3.2: max ‖v‖ ≤ full's", "mean ‖v‖ ≤ full's", "dense share ≤ full's", "robust accuracy ≥ full's"
+        )
+    },
+}  # fmt: skip
+"""Claim of the theory check → the first cell of its row in docs/theory.md."""
+
 Rows = Callable[[dict[str, Any]], Iterator[list[str]]]
 """A record → cells that must stand next to each other in a row of the page (bold or not), for each row."""
 
@@ -96,11 +117,18 @@ def theory(record: dict[str, Any]) -> Iterator[list[str]]:
         before, after = network["clean"], network["adversarial"]
         cells = [f"{before[key]:.3f} → {after[key]:.3f}" for key in ("mixture", "mixture_strict", "mean_mixture")]
         yield [network["network"], *cells]
+    claims = held(record)
+    assert claims.keys() == THEORY_ROWS.keys()
+    yield from ([THEORY_ROWS[claim], *counts] for claim, counts in claims.items())
+
+
+def held(record: dict[str, Any]) -> dict[str, list[str]]:
+    """Claim → in how many seeds each compressed network held it."""
     claims: dict[str, list[str]] = {}
     for found in record["results"]["findings"]:
         if found["network"] != "full":
             claims.setdefault(found["claim"], []).append(str(found["held"]))
-    yield from claims.values()
+    return claims
 
 
 def training(record: dict[str, Any]) -> Iterator[list[str]]:
@@ -177,6 +205,18 @@ def test_a_table_s_rows_are_the_record_s(page: str, evidence: str, rows: Rows) -
     wanted = [row for row in rows(record) if rows is not arena or f"| {row[0]} |" in text]  # a page may choose agents
     assert len(wanted) >= 4
     assert [row for row in wanted if f"| {' | '.join(row)} |" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("evidence", "options"),
+    [("decay-0", "--decay 0"), ("dimension-50", "--dimension 50 --sparsity 4"), ("radius-0.3", "--radius 0.3")],
+)
+def test_the_theory_s_other_settings_are_their_records(evidence: str, options: str) -> None:
+    page = (ROOT / "docs" / "theory.md").read_text(encoding="utf-8")
+    claims = held(json.loads((EVIDENCE / f"theory-{evidence}.json").read_text(encoding="utf-8")))
+    shown = ("Lemma 3.1 at t = T: max ΔL ≤ full's", "Theorem 3.2: max ‖v‖ ≤ full's", "robust accuracy ≥ full's")
+    cells = [", ".join(counts) for counts in zip(*(claims[claim] for claim in shown), strict=True)]
+    assert f"| `{options}` ([evidence](evidence/theory-{evidence}.json)) | {' | '.join(cells)} |" in page
 
 
 def test_the_table_of_the_reward_s_weight_is_both_records() -> None:

@@ -27,6 +27,7 @@ def test_an_interrupted_attack_goes_on_where_it_was(tmp_path: Path, monkeypatch:
         return (images + 0.05 * torch.rand(images.shape, generator=generator)).clamp(0, 1)
 
     monkeypatch.setattr(catalogue, "_fixed", Registry("attack"))
+    monkeypatch.setattr(catalogue, "_known", list(catalogue._known))
     register_attack("interrupted", lambda eps, classes: noise)
     monkeypatch.setattr(work, "AttackProgress", functools.partial(AttackProgress, every_seconds=0))
     job = tiny.job(recipe=tiny.RECIPE.but(attack_batch_size=16), attack="interrupted")
