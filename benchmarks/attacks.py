@@ -102,7 +102,7 @@ def prepare_own(config: Attacks, weights: bytes) -> Callable[[], Outcome]:
         def attacked() -> None:
             """Attack all eval images, and keep the adversarial ones."""
             batch_size = config.batch_size
-            result = run_attack(attack, freeze(model), images, labels, seed=0, batch_size=batch_size)
+            result = run_attack(attack, freeze(model), images, labels, seed=0, batch_size=batch_size, judge=model)
             found.append(result.adversarial)
 
         seconds = seconds_of(attacked, config.device)

@@ -25,7 +25,7 @@ from benchmarks import memory, whole_jobs
 from benchmarks.contender import Contender
 from benchmarks.stored_steps import import_time, stored_steps
 from benchmarks.summary import print_summary
-from benchmarks.timing import interleaved, spread
+from benchmarks.timing import spread
 from rcnas_env.cost import cost
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
@@ -148,19 +148,26 @@ def choose(jobs: list[Job], count: int) -> list[Job]:
     return [ordered[int((i + 0.5) * len(ordered) / count)] for i in range(count)]
 
 
+def _own(config: Env, job: Job, ours: Contender, theirs: Contender) -> Any:
+    return ours.run(whole_jobs.prepare_own, job, config.device)
+
+
+def _published(config: Env, job: Job, ours: Contender, theirs: Contender) -> Any:
+    return theirs.run(whole_jobs.prepare_published, job, config.device)
+
+
 def compare(config: Env, jobs: list[Job]) -> dict[str, dict[str, Any]]:
     """Both sides' seconds on `jobs`, in turn, the pairs' ratios, and where ours go."""
     isolated = config.own_processes
     pairs = []
     with Contender(own_process=isolated) as ours, Contender(own_process=isolated) as theirs:
-        for job in jobs:
+        for number, job in enumerate(jobs):
             ours.prepare(whole_jobs.prepare_own, job, config.device)
             theirs.prepare(whole_jobs.prepare_published, job, config.device)
-            pairs += interleaved(
-                lambda j=job: ours.run(whole_jobs.prepare_own, j, config.device),  # type: ignore[misc]
-                lambda j=job: theirs.run(whole_jobs.prepare_published, j, config.device),  # type: ignore[misc]
-                pairs=1,
-            )
+            own_first = number % 2 == 0  # which goes first changes from job to job
+            sides = (_own, _published) if own_first else (_published, _own)
+            found = [side(config, job, ours, theirs) for side in sides]
+            pairs.append(tuple(found if own_first else reversed(found)))
     own = [sum(parts.values()) for parts, _ in pairs]
     published = [seconds for _, seconds in pairs]
     names = dict.fromkeys(name for parts, _ in pairs for name in parts)

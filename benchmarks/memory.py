@@ -84,7 +84,8 @@ def _run(config: Memory) -> dict[str, Any]:
     attack = attack_entry(config.attack).make(EPSILON, CLASSES)
     count = config.batch_size
     found["attack_seconds"] = seconds_of(
-        lambda: run_attack(attack, freeze(model.eval()), images, labels, seed=0, batch_size=count), config.device
+        lambda: run_attack(attack, freeze(model.eval()), images, labels, seed=0, batch_size=count, judge=model),
+        config.device,
     )
     found["attacked_peak_gib"] = peak_gib()
     if config.device.startswith("cuda"):

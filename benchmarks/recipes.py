@@ -17,6 +17,7 @@ import gymnasium as gym
 import numpy as np
 import tyro
 from numpy.typing import NDArray
+from rich.console import Console
 from scipy.stats import kendalltau
 
 from benchmarks.summary import print_summary
@@ -76,7 +77,8 @@ def measure(config: Recipes) -> dict[str, dict[str, list[list[float]]]]:
     evaluator = make_engine("trained", MemoryStore(), workers=config.workers)
     found: dict[str, dict[str, list[list[float]]]] = {name: {"seconds": [], "robust": []} for name in RECIPES}
     try:
-        with progress_bar("trainings", config.students) as bar, cpu_threads(1):
+        console = Console(stderr=True)  # the standard output is the figures' alone
+        with progress_bar("trainings", config.students, console=console) as bar, cpu_threads(1):
             for student in students:
                 keys = list(itertools.product(RECIPES, range(config.seeds)))
                 jobs = [Job(student, task, RECIPES[name], seed) for name, seed in keys]
@@ -91,10 +93,10 @@ def measure(config: Recipes) -> dict[str, dict[str, list[list[float]]]]:
     return found
 
 
-def summarise(found: dict[str, dict[str, list[list[float]]]]) -> dict[str, dict[str, float]]:
+def summarise(found: dict[str, dict[str, list[list[float]]]]) -> dict[str, dict[str, float | None]]:
     """The figures of each recipe; ratios against the first."""
     reference = next(iter(found.values()))
-    summary = {}
+    summary: dict[str, dict[str, float | None]] = {}
     for name, values in found.items():
         robust, seconds = np.array(values["robust"]), np.array(values["seconds"])
         summary[name] = {
@@ -111,10 +113,10 @@ def summarise(found: dict[str, dict[str, list[list[float]]]]) -> dict[str, dict[
     return summary
 
 
-def _between_seeds(robust: NDArray[np.float64]) -> float:
-    """Mean Kendall τ over the pairs of seeds of `robust`, (students, seeds); NaN for one seed."""
+def _between_seeds(robust: NDArray[np.float64]) -> float | None:
+    """Mean Kendall τ over the pairs of seeds of `robust`, (students, seeds); None for one seed."""
     taus = [kendalltau(first, second).statistic for first, second in itertools.combinations(robust.T, 2)]
-    return float(np.mean(taus)) if taus else float("nan")
+    return float(np.mean(taus)) if taus else None
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ The default trains for one epoch, so that it ends within minutes; a search of th
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import rcnas_env  # noqa: F401  (registers the ids)
 from agents.random_search import RandomSearch
 from agents.trial import Trial
 from benchmarks.summary import print_summary
+from benchmarks.timing import interleaved, spread
 from benchmarks.whole_jobs import start_workers
 from rcnas_env.cost import cost
 from rcnas_env.evaluation.job import Job
@@ -56,6 +58,8 @@ class Search:
     """Uniformly random actions of which is counted how many need no training."""
     seed: int = 0
     """Of the actions."""
+    pairs: int = 2
+    """Searches of each side, in turn."""
     device: str = "cpu"
     """"cpu" or "cuda"."""
     json: bool = False
@@ -116,21 +120,32 @@ def skipped(config: Search) -> dict[str, Any]:
 
 def measure(config: Search) -> dict[str, dict[str, Any]]:
     """Seconds of both searches, their speed-up, the share from the store in a second run, and what is skipped."""
-    with_one = started(config, workers=0)
-    alone, seconds = search(config, with_one, 1)
-    with_many = started(config, config.workers)
-    try:
-        together, seconds_together = search(config, with_many, max(1, config.workers))
-        again, seconds_again = search(config, with_many, max(1, config.workers))
-    finally:
-        with_many.close()
+    many = max(1, config.workers)
+    repeated: list[tuple[list[Trial], float]] = []
+
+    def with_one() -> tuple[list[Trial], float]:
+        return search(config, started(config, workers=0), 1)
+
+    def with_many() -> tuple[list[Trial], float]:
+        engine = started(config, config.workers)
+        try:
+            found = search(config, engine, many)
+            repeated.append(search(config, engine, many))
+        finally:
+            engine.close()
+        return found
+
+    pairs = interleaved(with_one, with_many, config.pairs)
+    (alone, _), (together, _) = pairs[-1]
+    again, seconds_again = repeated[-1]
     return {
         "random search": {
             "evaluations": len(alone),
-            "seconds": seconds,
+            "seconds": statistics.median(first for (_, first), _ in pairs),
             "workers": config.workers,
-            "seconds_with_workers": seconds_together,
-            "speed_up": seconds / seconds_together,
+            "seconds_with_workers": statistics.median(second for _, (_, second) in pairs),
+            "pairs": len(pairs),
+            **spread([first / second for (_, first), (_, second) in pairs], "speed_up"),
             "same_rewards": _rewards(alone) == _rewards(together) == _rewards(again),
             "mean_kmacs": sum(cost(trial.student).macs for trial in alone) / len(alone) / 1e3,
         },

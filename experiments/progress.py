@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 
@@ -23,8 +24,11 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Bar]:
-    """A bar over `total` pieces of work with the time left; in a log file only its last state is printed."""
+def progress_bar(title: str, total: int, done: int = 0, console: Console | None = None) -> Iterator[Bar]:
+    """A bar over `total` pieces of work with the time left; in a log file only its last state is printed.
+
+    It is drawn on `console`, or where that is None on the standard output.
+    """
     columns = (
         TextColumn("{task.description:<34}"),
         BarColumn(bar_width=30),
@@ -35,5 +39,5 @@ def progress_bar(title: str, total: int, done: int = 0) -> Iterator[Bar]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns) as progress:
+    with Progress(*columns, console=console) as progress:
         yield Bar(progress, total, title, done)

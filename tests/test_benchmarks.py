@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import plain_attacks, published, training, training_steps
+from benchmarks import plain_attacks, published, recipes, training, training_steps
 from benchmarks.contender import Contender
 from benchmarks.cost_model import Prices, fit_prices, random_students
 from benchmarks.env import choose, digits_tasks
@@ -50,7 +50,7 @@ TINY_RUNS: dict[str, str] = {
     "--no-own-processes",
     "env": "--teacher WRN-10-1 --epochs 1 --inner-steps 1 --steps 1 --envs 1 --workers 0 --compared 1 --imports 1 "
     "--stored-seconds 0 --no-own-processes",
-    "search": "--teacher WRN-10-1 --evaluations 1 --workers 0 --inner-steps 1 --attack fgsm --actions 20",
+    "search": "--teacher WRN-10-1 --evaluations 1 --workers 0 --inner-steps 1 --attack fgsm --actions 20 --pairs 1",
     "cost_model": "--teacher WRN-10-1 --calibrating 3 --held-out 2 --repeats 1 --epochs 1 --inner-steps 1 --images 65 "
     "--many-steps 2 --batch-size 32",
     "memory": "--network WRN-10-1 --batch-size 2 --attack pgd-1 --no-own-processes",
@@ -325,3 +325,10 @@ def test_compared_jobs_are_spread_over_their_cost() -> None:
     jobs = [Job(tiny.network(planes), tiny.task(), tiny.RECIPE) for planes in (40, 8, 32, 16, 24)]
     assert [job.network.stages[0].planes for job in choose(jobs, 2)] == [16, 32]
     assert len(choose(jobs, 9)) == 5
+
+
+def test_recipes_of_one_seed_are_json_all_the_same() -> None:
+    values = {"seconds": [[1.0], [2.0], [4.0]], "robust": [[0.1], [0.3], [0.2]]}
+    summary = recipes.summarise({"paper": values, "other": values})
+    assert json.loads(json.dumps(summary, allow_nan=False))["other"]["tau_between_seeds"] is None
+    assert summary["other"]["seconds_ratio"] == 1 and summary["other"]["tau_with_first"] == pytest.approx(1)
