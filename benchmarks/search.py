@@ -124,9 +124,11 @@ def measure(config: Search) -> dict[str, dict[str, Any]]:
     repeated: list[tuple[list[Trial], float]] = []
 
     def with_one() -> tuple[list[Trial], float]:
+        """By one process, this one."""
         return search(config, started(config, workers=0), 1)
 
     def with_many() -> tuple[list[Trial], float]:
+        """By the workers; and once more, on what the store has by then."""
         engine = started(config, config.workers)
         try:
             found = search(config, engine, many)

@@ -119,6 +119,14 @@ def test_a_training_that_stalls_is_stopped(tmp_path: Path, monkeypatch: pytest.M
     assert store.trained == store.evaluated == []
 
 
+@pytest.mark.timeout(60)
+def test_a_worker_that_dies_in_the_midst_of_a_result_is_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(work, "train", training_faults.dies_while_sending)
+    with engine(MemoryStore(), workers=1, retries=0) as evaluator, pytest.warns(FaultWarning, match="SIGKILL"):
+        (found,) = evaluator.evaluate([STUDENT])
+    assert found.diverged and "signal 9" in found.provenance["failed"]
+
+
 def test_an_error_that_cannot_travel_is_told_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(work, "train", training_faults.raises)
     with engine(MemoryStore(), workers=1) as evaluator, pytest.raises(RuntimeError, match="a mistake in somebody's"):

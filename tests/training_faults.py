@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,14 @@ class Unpicklable(Exception):
 def raises(job: Job, device: str) -> Trained:
     """In place of a training: such an error."""
     raise Unpicklable("a mistake", "somebody's attack")
+
+
+def dies_while_sending(job: Job, device: str) -> Trained:
+    """Train; the process is killed in the midst of sending what it found."""
+
+    def half(connection: Connection, buffer: bytes, write: Any = os.write) -> None:
+        write(connection.fileno(), bytes(buffer)[: len(buffer) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Connection._send = half  # type: ignore[attr-defined]
+    return TRAIN(job, device)

@@ -159,6 +159,11 @@ class _Worker:
     def _note_start(self, loaded: Future[None]) -> None:
         if not loaded.cancelled() and loaded.exception() is None:
             self.ready_at = time.monotonic()
+            # The executor keeps the end that only its process writes to. As long as it is open, a process that is
+            # killed in the midst of a result leaves this one waiting for the other half for ever.
+            writer = getattr(getattr(self._executor, "_result_queue", None), "_writer", None)
+            if writer is not None:
+                writer.close()
 
 
 def _load() -> None:
