@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from rcnas_env.cost import cost
 from rcnas_env.data import load_splits
-from rcnas_env.evaluation import work
+from rcnas_env.evaluation import attacked_sets, work
 from rcnas_env.evaluation.analytic import AnalyticEvaluator
 from rcnas_env.evaluation.evaluator import Evaluator, known_engines, make_engine, register_engine
 from rcnas_env.evaluation.job import Job
@@ -239,6 +240,17 @@ def test_attack_through_the_teacher_is_the_teachers_attack_on_the_student(record
     data = load_splits("digits", 30).eval
     assert by_hand(recorded.evaluations[TRANSFER]) == verdicts(student, data.labels, fgsm(teacher, data))
     assert recorded.evaluations[TRANSFER].robust != recorded.evaluations[STUDENT].robust
+
+
+def test_an_attack_through_the_teacher_is_done_once_for_all_of_its_students(monkeypatch: pytest.MonkeyPatch) -> None:
+    attacked, real = list[str](), work.attack_images
+    monkeypatch.setattr(work, "attack_images", lambda job, *rest: attacked.append(job.key) or real(job, *rest))
+    jobs = [tiny.job(network, attack_source="teacher", seed=77) for network in (tiny.STUDENT, tiny.network(16))]
+    found = TrainedEvaluator(CountingStore(), device="cpu").evaluate([*jobs, jobs[0].teacher_job])
+    assert attacked == [jobs[0].teacher_job.key]  # its own figure, too, is of these images
+    monkeypatch.setattr(attacked_sets, "_sets", OrderedDict())
+    again = TrainedEvaluator(CountingStore(), device="cpu").evaluate(jobs[1:])
+    assert len(attacked) == 2 and (again[0].robust, again[0].lips) == (found[1].robust, found[1].lips)
 
 
 def test_an_image_that_only_the_attack_sets_right_is_not_robust(recorded: Recorded) -> None:

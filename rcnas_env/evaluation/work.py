@@ -18,6 +18,7 @@ from rcnas_env.data import DataCorruptError, ImageSet, dataset_entry, load_split
 from rcnas_env.data.dataset import validate_test_size
 from rcnas_env.data.splitting import SPLIT_SEED, take_per_class
 from rcnas_env.difficulty import lipschitz_coefficients
+from rcnas_env.evaluation.attacked_sets import attacked_once
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.networks import build
@@ -124,7 +125,9 @@ def measure(
             interruption; None to start over.
 
     Returns:
-        Where memory ran out its provenance holds `training_micro_batch` or `attack_micro_batch`, see `MicroBatch`.
+        Its `attack_seconds` are those spent here: an attack through a teacher that this process has done before takes
+        none. Where memory ran out its provenance holds `training_micro_batch` or `attack_micro_batch`, see
+        `MicroBatch`.
 
     Raises:
         NoRoomError: memory does not suffice for one image.
@@ -135,15 +138,25 @@ def measure(
     give_back_freed_memory()  # the training's
     start = time.perf_counter()
     micro_batch = MicroBatch()
+
+    def attacked_by(source: Job, its_weights: bytes) -> Tensor:
+        """The images as attacked through `source`'s network; a teacher's, for all of its students, once."""
+
+        def attack() -> Tensor:
+            """The whole attack."""
+            return attack_images(source, its_weights, device, progress_folder, micro_batch).adversarial
+
+        shared = source.task.attack_source == "teacher"
+        return attacked_once(source, its_weights, device, attack) if shared else attack()
+
     images, labels = (tensor.to(device) for tensor in _attacked_split(job))
     model = load_network(job, weights, device)
     if job.source_job is None:
-        attacked = attack_images(job, weights, device, progress_folder, micro_batch).adversarial
+        attacked = attacked_by(job, weights)
     elif through is None:
         raise ValueError("through must be the teacher's training where the attack goes through it, got None")
     else:
-        source = (job.source_job, through[1], device, progress_folder, micro_batch)
-        attacked = images if through[0]["diverged"] else attack_images(*source).adversarial
+        attacked = images if through[0]["diverged"] else attacked_by(job.source_job, through[1])
     clean_logits, attacked_logits, lips = _forward_passes(job, model, images, attacked, micro_batch)
     if not all(bool(values.isfinite().all()) for values in (clean_logits, attacked_logits, lips)):
         return _diverged(job, report, device)  # its weights are finite, but too large to compute with
