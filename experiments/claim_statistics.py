@@ -36,6 +36,7 @@ from scipy import stats
 from experiments.claim_list import Comparison
 from experiments.result_markdown import PERCENT
 from experiments.result_table import Cell, ResultTable
+from rcnas_env.binomial import standard_error
 
 CONFIDENCE = 0.95
 """Of all intervals."""
@@ -127,6 +128,7 @@ class _Error:
     freedom: float = math.inf
 
     def times(self, factor: float) -> _Error:
+        """The same of a figure that is `factor` times as large."""
         return _Error(factor * self.size, self.freedom)
 
 
@@ -138,9 +140,7 @@ def _errors(cell: Cell, unit: str) -> list[_Error] | None:
     elif cell.deviation is not None and unit != PERCENT:
         return None
     if unit == PERCENT and cell.images is not None:
-        half_an_image = 50 / cell.images
-        value = min(max(cell.value, half_an_image), 100 - half_an_image)
-        found.append(_Error(math.sqrt(value * (100 - value) / cell.images)))
+        found.append(_Error(100 * standard_error(cell.value / 100, cell.images)))
     return found if found or unit != PERCENT else None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -109,12 +108,6 @@ def compare(
             )
         )
     return rows
-
-
-def standard_error(accuracy: float, images: int) -> float:
-    """Of an accuracy measured on `images` images, by the binomial distribution; at least half an image off 0 and 1."""
-    share = min(max(accuracy, 0.5 / images), 1 - 0.5 / images)
-    return math.sqrt(share * (1 - share) / images)
 
 
 def table(rows: Sequence[Row], title: str) -> Table:

@@ -35,13 +35,14 @@ from agents.scaling_rule import ScalingRule
 from agents.state_encoder import StateEncoder, pretrain
 from agents.trial import Trial, select
 from agents.vpg import VPG, VPGConfig
-from experiments.comparison import TEST_ATTACKS, Candidate, Row, compare, headings, markdown, standard_error, table
+from experiments.comparison import TEST_ATTACKS, Candidate, Row, compare, headings, markdown, table
 from experiments.figures import accuracy_figure, learning_figure, stages_figure
 from experiments.progress import progress_bar
 from experiments.run_record import RunRecord
 from experiments.stopping import ended_by_the_system, stoppable
 from experiments.training_engine import training_options
 from experiments.wandb_settings import WandbMode, default_mode
+from rcnas_env.binomial import standard_error
 from rcnas_env.data import DataUnavailableError
 from rcnas_env.data.dataset import validate_test_size
 from rcnas_env.evaluation.evaluator import Evaluator, make_engine
@@ -239,15 +240,8 @@ def verdict(rows: Sequence[Row], agent: str, rivals: Sequence[str]) -> str:
             outcome = "wins against" if ours > theirs else "loses to" if ours < theirs else "ties with"
             clear = "" if abs(ours - theirs) > error else " (within one standard error)"
             parts.append(f"{agent} {outcome} {rival} under {attack} by {100 * abs(ours - theirs):.1f} points{clear}")
-    return (
-        ".\n".join(parts)
-        + "."
-        + "".join(
-            f"\n{name} found no network within the budget."
-            for name in (agent, *rivals)
-            if not by_name[name].within_budget
-        )
-    )
+    over = [name for name in (agent, *rivals) if not by_name[name].within_budget]
+    return ".\n".join([*parts, *(f"{name} found no network within the budget" for name in over)]) + "."
 
 
 def new_folder() -> Path:

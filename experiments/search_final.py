@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from experiments.comparison import Candidate, Row, standard_error
+from experiments.comparison import Candidate, Row
 from experiments.progress import progress_bar
 from experiments.search_plan import Plan, final_jobs
 from experiments.search_settings import Search
 from rcnas_env.architecture import NetworkSpec
+from rcnas_env.binomial import standard_error
 from rcnas_env.cost import cost
 from rcnas_env.evaluation.evaluator import Evaluator
 from rcnas_env.rendering import stage_label

@@ -11,9 +11,10 @@ import pytest
 from rich.console import Console
 
 from agents.scaling_rule import scaling_rule
-from experiments.comparison import TEST_ATTACKS, Candidate, Row, compare, final_jobs, markdown, standard_error, table
+from experiments.comparison import TEST_ATTACKS, Candidate, Row, compare, final_jobs, markdown, table
 from experiments.progress import progress_bar
 from experiments.quickstart import target_task, verdict
+from rcnas_env.binomial import standard_error
 from rcnas_env.cost import cost
 from rcnas_env.evaluation.analytic import AnalyticEvaluator
 from rcnas_env.evaluation.evaluator import OnDone

@@ -77,22 +77,19 @@ def run_attack(
     _require_images(images)
     _require_labels(labels, images, attack.classes)
     if not len(images):
-        nothing = labels.new_zeros(0, dtype=torch.bool)
-        return AttackResult(images.detach().clone(), nothing, nothing.clone())
+        return AttackResult(images.detach().clone(), *labels.new_zeros(2, 0, dtype=torch.bool))
     with attack_guard(model, seed, images.device):
         images, labels = images.detach().clone(), labels.clone()
         logits = _logits(model, images, batch_size)
-        if logits.shape != (len(images), attack.classes):
-            raise ValueError(f"model must return {attack.classes} logits an image, got {tuple(logits.shape[1:])}")
+        _require_logits(logits, images, attack.classes)
         judge = model if judge is None else judge
         clean_correct = is_correct(logits if judge is model else _logits(judge, images, batch_size), labels)
         if attack.alarms:
             _sound_model_alarms(model, images, labels, logits, clean_correct, batch_size)
         generator = torch.Generator(images.device).manual_seed(seed)
-        file = None
-        if progress is not None:
-            verdicts = () if judge is model else (clean_correct,)
-            file = progress.file(_digest(attack, seed, batch_size, images, labels, logits, *verdicts))
+        verdicts = () if judge is model else (clean_correct,)
+        digest = _digest(attack, seed, batch_size, images, labels, logits, *verdicts)
+        file = None if progress is None else progress.file(digest)
         adversarial, broken = attack.perturb(model, images, labels, clean_correct, generator, batch_size, file, judge)
         if attack.alarms:
             black_boxes = [component.name for component in attack.components if component.black_box]
@@ -134,6 +131,11 @@ def _sound_model_alarms(
     attacked = clean_correct.nonzero().squeeze(1)[:batch_size]
     if len(attacked):
         warn_if_gradients_vanish(model, images[attacked], labels[attacked])
+
+
+def _require_logits(logits: Tensor, images: Tensor, classes: int) -> None:
+    if logits.shape != (len(images), classes):
+        raise ValueError(f"model must return {classes} logits an image, got {tuple(logits.shape[1:])}")
 
 
 def _require_images(images: Tensor) -> None:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from rcnas_env.architecture import Network, network_from_dict
 from rcnas_env.attacks import attack_entry
+from rcnas_env.binomial import standard_error
 from rcnas_env.cost import cost
 from rcnas_env.evaluation.job import SPLITS
 from rcnas_env.image_shape import require_input_shape
@@ -118,9 +118,8 @@ class Measurement:
 
     @property
     def standard_error(self) -> float:
-        """Of `accuracy`, by the binomial distribution: √(a (1 − a) / images), a at least half an image off 0 and 1."""
-        share = min(max(self.accuracy, 0.5 / self.images), 1 - 0.5 / self.images)
-        return math.sqrt(share * (1 - share) / self.images)
+        """Of `accuracy` (`rcnas_env.binomial.standard_error`)."""
+        return standard_error(self.accuracy, self.images)
 
     @property
     def perturbs(self) -> bool:

@@ -105,6 +105,18 @@ def attack_images(
         return micro_batch.run(min(job.recipe.attack_batch_size, len(images)), attempt)
 
 
+def _attacked_by(
+    source: Job, weights: bytes, device: str, progress_folder: str | None, micro_batch: MicroBatch
+) -> Tensor:
+    """The split as attacked through the source's network; through a teacher's, for all of its students, once."""
+
+    def attack() -> Tensor:
+        """The whole attack."""
+        return attack_images(source, weights, device, progress_folder, micro_batch).adversarial
+
+    return attacked_once(source, weights, device, attack) if source.task.attack_source == "teacher" else attack()
+
+
 def measure(
     job: Job,
     report: dict[str, Any],
@@ -138,25 +150,15 @@ def measure(
     give_back_freed_memory()  # the training's
     start = time.perf_counter()
     micro_batch = MicroBatch()
-
-    def attacked_by(source: Job, its_weights: bytes) -> Tensor:
-        """The images as attacked through `source`'s network; a teacher's, for all of its students, once."""
-
-        def attack() -> Tensor:
-            """The whole attack."""
-            return attack_images(source, its_weights, device, progress_folder, micro_batch).adversarial
-
-        shared = source.task.attack_source == "teacher"
-        return attacked_once(source, its_weights, device, attack) if shared else attack()
-
     images, labels = (tensor.to(device) for tensor in _attacked_split(job))
     model = load_network(job, weights, device)
+    how = (device, progress_folder, micro_batch)
     if job.source_job is None:
-        attacked = attacked_by(job, weights)
+        attacked = _attacked_by(job, weights, *how)
     elif through is None:
         raise ValueError("through must be the teacher's training where the attack goes through it, got None")
     else:
-        attacked = images if through[0]["diverged"] else attacked_by(job.source_job, through[1])
+        attacked = images if through[0]["diverged"] else _attacked_by(job.source_job, through[1], *how)
     clean_logits, attacked_logits, lips = _forward_passes(job, model, images, attacked, micro_batch)
     if not all(bool(values.isfinite().all()) for values in (clean_logits, attacked_logits, lips)):
         return _diverged(job, report, device)  # its weights are finite, but too large to compute with

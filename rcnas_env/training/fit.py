@@ -189,6 +189,12 @@ class Trainer:
         return torch.autocast(images.device.type, dtype=torch.bfloat16, enabled=self.dtype == torch.bfloat16)
 
 
+def _batch_of(chosen: ImageSet, padding: int | None, crops: torch.Generator) -> Tensor:
+    """The chosen images as float32, channels last, augmented by crops of this border and flips unless it is None."""
+    images = chosen.images(chosen.pixels.device).contiguous(memory_format=torch.channels_last)
+    return images if padding is None else random_crop_flip(images, padding, crops)
+
+
 def fit(
     model: nn.Module,
     data: ImageSet,
@@ -235,16 +241,14 @@ def fit(
     last_batch_is_single = len(labels) % recipe.batch_size == 1
     steps_per_epoch = math.ceil(len(labels) / recipe.batch_size) - last_batch_is_single
     schedule = make_schedule(trainer.optimizer, recipe, steps_per_epoch)
+    padding = crop_padding if recipe.augment else None
     model.train()
     with cpu_threads(recipe.threads):
         for _ in range(recipe.epochs):
             total = torch.zeros((), device=device)
             for batch in batches(len(labels), recipe.batch_size, order):
                 batch = batch.to(device)
-                images = ImageSet(pixels[batch], labels[batch], data.scale).images(device)
-                images = images.contiguous(memory_format=torch.channels_last)
-                if crop_padding is not None and recipe.augment:
-                    images = random_crop_flip(images, crop_padding, crops)
+                images = _batch_of(ImageSet(pixels[batch], labels[batch], data.scale), padding, crops)
                 total += len(batch) * trainer.step(images, labels[batch])
                 schedule.step()
             losses.append(total.item() / (len(labels) - last_batch_is_single))
