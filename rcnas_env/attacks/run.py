@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from rcnas_env.attacks.alarms import (
 )
 from rcnas_env.attacks.attack import Attack, is_correct
 from rcnas_env.attacks.guard import attack_guard
-from rcnas_env.attacks.progress import AttackProgress
+from rcnas_env.attacks.progress import AttackProgress, ProgressFile
 from rcnas_env.validation import require_integer
 
 
@@ -88,12 +89,10 @@ def run_attack(
             _sound_model_alarms(model, images, labels, logits, clean_correct, batch_size)
         generator = torch.Generator(images.device).manual_seed(seed)
         verdicts = () if judge is model else (clean_correct,)
-        digest = _digest(attack, seed, batch_size, images, labels, logits, *verdicts)
-        file = None if progress is None else progress.file(digest)
+        file = _file(progress, attack, seed, batch_size, images, labels, logits, *verdicts)
         adversarial, broken = attack.perturb(model, images, labels, clean_correct, generator, batch_size, file, judge)
         if attack.alarms:
-            black_boxes = [component.name for component in attack.components if component.black_box]
-            warn_if_black_box_wins(broken, black_boxes, len(images))
+            warn_if_black_box_wins(broken, [each.name for each in attack.components if each.black_box], len(images))
         robust = clean_correct & is_correct(_logits(judge, adversarial, batch_size), labels)
     if file is not None:
         file.remove()
@@ -104,6 +103,11 @@ def _logits(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
     """Logits (N, classes) of all images, in batches."""
     with torch.no_grad():
         return torch.cat([model(batch).float() for batch in images.split(batch_size)])
+
+
+def _file(progress: AttackProgress | None, attack: Attack, *arguments: Any) -> ProgressFile | None:
+    """Where this attack keeps how far it has come; None for nowhere."""
+    return None if progress is None else progress.file(_digest(attack, *arguments))
 
 
 def _digest(attack: Attack, seed: int, batch_size: int, *tensors: Tensor) -> str:

@@ -105,6 +105,15 @@ def attack_images(
         return micro_batch.run(min(job.recipe.attack_batch_size, len(images)), attempt)
 
 
+def _source(job: Job, weights: bytes, through: tuple[dict[str, Any], bytes] | None) -> tuple[Job, bytes] | None:
+    """The job and the weights whose gradients the attack follows; None where they are of a training that diverged."""
+    if job.source_job is None:
+        return job, weights
+    if through is None:
+        raise ValueError("through must be the teacher's training where the attack goes through it, got None")
+    return None if through[0]["diverged"] else (job.source_job, through[1])
+
+
 def _attacked_by(
     source: Job, weights: bytes, device: str, progress_folder: str | None, micro_batch: MicroBatch
 ) -> Tensor:
@@ -152,13 +161,8 @@ def measure(
     micro_batch = MicroBatch()
     images, labels = (tensor.to(device) for tensor in _attacked_split(job))
     model = load_network(job, weights, device)
-    how = (device, progress_folder, micro_batch)
-    if job.source_job is None:
-        attacked = _attacked_by(job, weights, *how)
-    elif through is None:
-        raise ValueError("through must be the teacher's training where the attack goes through it, got None")
-    else:
-        attacked = images if through[0]["diverged"] else _attacked_by(job.source_job, through[1], *how)
+    source = _source(job, weights, through)
+    attacked = images if source is None else _attacked_by(*source, device, progress_folder, micro_batch)
     clean_logits, attacked_logits, lips = _forward_passes(job, model, images, attacked, micro_batch)
     if not all(bool(values.isfinite().all()) for values in (clean_logits, attacked_logits, lips)):
         return _diverged(job, report, device)  # its weights are finite, but too large to compute with

@@ -213,8 +213,7 @@ def fit(
 
     Args:
         model: images in [0, 1] → logits, on `device`.
-        data: the training set, at least two images; it is moved to the device as it is, and made float32 a batch at a
-            time.
+        data: the training set, at least two images; moved to the device, and made float32 a batch at a time.
         recipe: epochs, batch size and all else.
         epsilon: L_inf radius trained against, in image units.
         seed: of the batch order, the augmentation and the inner starts.
@@ -235,8 +234,9 @@ def fit(
     pixels, labels = data.pixels.to(device), data.labels.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     order = torch.Generator().manual_seed(derive_seed(seed, "order"))
-    seeds = derive_seed(seed, "inner start"), derive_seed(seed, "augmentation")
-    noise, crops = (torch.Generator(device=device).manual_seed(each) for each in seeds)
+    noise, crops = (
+        torch.Generator(device).manual_seed(derive_seed(seed, of)) for of in ("inner start", "augmentation")
+    )
     trainer = Trainer(model, recipe, epsilon, noise, extra_loss)
     last_batch_is_single = len(labels) % recipe.batch_size == 1
     steps_per_epoch = math.ceil(len(labels) / recipe.batch_size) - last_batch_is_single
