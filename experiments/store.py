@@ -1,4 +1,4 @@
-"""Look after a store of evaluations and trainings: list it, check it, thin it out, copy entries out of it.
+"""Look after a store of evaluations, trainings and attacked sets: list it, check it, thin it out, copy out of it.
 
 Examples:
     python -m experiments.store ls
@@ -62,6 +62,8 @@ class Prune:
     """What killed processes left: progress of attacks, claims, files half written."""
     weights: bool = False
     """Weights of trainings. Stored evaluations stay; a new attack on such a network trains it again."""
+    attacked_sets: bool = False
+    """Images attacked through a teacher. Stored evaluations stay; a new student of that teacher has them made again."""
     days: float = 7.0
     """Only files that were written more than so many days ago, by this machine's clock."""
     yes: bool = False
@@ -76,7 +78,7 @@ class Export:
     """A .tar.gz file or a folder, not there yet."""
     store: str = "default"
     """Folder of the store; "default" for $RCNAS_STORE, else the user's cache."""
-    kind: Literal["all", "evaluations", "trainings"] = "all"
+    kind: Literal["all", "evaluations", "trainings", "attacked-sets"] = "all"
     """Which entries."""
     keys: tuple[str, ...] = ()
     """Only entries whose key begins with one of these; all if none is given."""
@@ -135,7 +137,7 @@ def prune_store(store: FolderStore, config: Prune) -> int:
     Raises:
         ValueError: nothing is named, or `days` is out of range.
     """
-    files = deletable(store, config.set_aside, config.under_way, config.weights, config.days)
+    files = deletable(store, config.set_aside, config.under_way, config.weights, config.attacked_sets, config.days)
     for path in files:
         print(path.relative_to(store.folder))
     total = in_bytes(sum(map(_size, files)))
@@ -189,16 +191,19 @@ def _group(state: State, record: Evaluation | dict[str, Any] | None) -> str:
     """What `ls` counts an entry under. Keys are digests: data set and attack cannot be read back from them."""
     if record is None:
         return state
-    provenance = record.get("provenance") if isinstance(record, dict) else record.provenance
+    # the record of an attacked set is what it is from
+    provenance = record.get("provenance", record) if isinstance(record, dict) else record.provenance
     known = provenance if isinstance(provenance, dict) else {}
     parts = [str(known[name]) for name in ("engine", "device") if name in known]
     if isinstance(record, Evaluation):
         parts.append(f"{record.images} images")
         diverged = record.diverged
     else:
-        network, diverged = record.get("network"), record["diverged"]
+        network, diverged = record.get("network"), record.get("diverged", False)
         if isinstance(network, dict) and isinstance(network.get("input"), list):
             parts.append(f"{'x'.join(map(str, network['input']))}, {network.get('classes', '?')} classes")
+        if "images" in record:
+            parts.append(f"{record['images']} images")
     parts += ["diverged"] * diverged + [state] * (state != "whole")
     return ", ".join(parts) or "of unknown origin"
 

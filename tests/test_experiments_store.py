@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save
 
 from experiments.store import in_bytes, main
 from rcnas_env.evaluation.record import Evaluation
@@ -22,6 +24,7 @@ from rcnas_env.evaluation.store import FolderStore, StoreWarning
 WHOLE, UNCHECKED, HALF, DAMAGED = "aa" * 32, "bb" * 32, "cc" * 32, "dd" * 32
 HEADER = json.dumps({"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}).encode()
 WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"1234"
+IMAGES = save({"images": torch.arange(8.0).view(2, 1, 2, 2)})
 REPORT = {
     "seconds": 1.5,
     "diverged": False,
@@ -48,12 +51,13 @@ EVALUATION = Evaluation(
 
 @pytest.fixture
 def store(tmp_path: Path) -> FolderStore:
-    """Of evaluations and of trainings one each that is whole, unchecked and damaged, and half a training."""
+    """Of evaluations and trainings one each that is whole, unchecked and damaged, half a training, an attacked set."""
     filled = FolderStore(tmp_path / "store")
     for key in (WHOLE, UNCHECKED, DAMAGED):
         filled.save_evaluation(dataclasses.replace(EVALUATION, key=key))
     for key in (WHOLE, UNCHECKED, HALF, DAMAGED):
         filled.save_training(key, REPORT, WEIGHTS)
+    filled.save_attacked_set(WHOLE, {"engine": "trained", "device": "cpu", "images": 2}, IMAGES)
     for kind in ("evaluations", "trainings"):
         path = filled.paths(kind, UNCHECKED)[-1]  # type: ignore[arg-type]
         path.write_text(json.dumps(json.loads(path.read_text())["record"]))
@@ -76,7 +80,9 @@ def test_ls_counts_by_what_entries_say(store: FolderStore, capsys: pytest.Captur
     before = contents(store.folder)
     assert run(store, "ls") == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    sizes = {kind: sum(len(text) for name, text in before.items() if name.startswith(kind)) for kind in ("ev", "tr")}
+    sizes = {
+        kind: sum(len(text) for name, text in before.items() if name.startswith(kind)) for kind in ("ev", "tr", "at")
+    }
     assert lines == [
         f"evaluations: 3 entries, {in_bytes(sizes['ev'])}",
         "1 damaged",
@@ -87,6 +93,8 @@ def test_ls_counts_by_what_entries_say(store: FolderStore, capsys: pytest.Captur
         "1 half",
         "1 trained, cpu, 1x8x8, 10 classes",
         "1 trained, cpu, 1x8x8, 10 classes, unchecked",
+        f"attacked-sets: 1 entries, {in_bytes(sizes['at'])}",
+        "1 trained, cpu, 2 images",
         "under-way: 0 files, 0 B",
         "claims: 0 files, 0 B",
         "set-aside: 0 files, 0 B",
@@ -102,6 +110,7 @@ def test_verify_finds_damage_and_changes_nothing(store: FolderStore, capsys: pyt
         "evaluations: 1 whole, 1 unchecked, 0 half, 1 damaged",
         f"damaged: trainings/{DAMAGED}: its weights do not fit their checksum",
         "trainings: 1 whole, 1 unchecked, 1 half, 1 damaged",
+        "attacked-sets: 1 whole, 0 unchecked, 0 half, 0 damaged",
     ]
     assert contents(store.folder) == before
 
@@ -119,7 +128,7 @@ def test_verify_repairs_and_adds_checksums(store: FolderStore, capsys: pytest.Ca
     before = contents(store.folder)
     assert run(store, "verify", "--repair", "--add") == 1
     assert run(store, "verify") == 0
-    assert capsys.readouterr().out.splitlines()[-2:] == [
+    assert capsys.readouterr().out.splitlines()[-3:-1] == [
         "evaluations: 2 whole, 0 unchecked, 0 half, 0 damaged",
         "trainings: 2 whole, 0 unchecked, 1 half, 0 damaged",
     ]
@@ -151,14 +160,16 @@ def test_prune_deletes_what_is_named_and_old_and_only_when_told_to(
     before = set(contents(store.folder))
     aside = {name for name in before if name.startswith("set-aside/")}
     weights = {f"trainings/{key[:2]}/{key}.safetensors" for key in (WHOLE, UNCHECKED)}
-    assert len(aside) == 3 and weights < before
+    attacked = {f"attacked-sets/{WHOLE[:2]}/{WHOLE}{suffix}" for suffix in (".json", ".safetensors")}
+    assert len(aside) == 3 and weights | attacked < before
 
-    assert run(store, "prune", "--set-aside", "--under-way", "--weights") == 0
+    assert run(store, "prune", "--set-aside", "--under-way", "--weights", "--attacked-sets") == 0
     assert "nothing is deleted without --yes" in capsys.readouterr().out and set(contents(store.folder)) == before
     for flag, gone in (
         ("--set-aside", aside),
         ("--under-way", {path.relative_to(store.folder).as_posix() for path in under_way}),
         ("--weights", weights),
+        ("--attacked-sets", attacked),
     ):
         assert run(store, "prune", flag, "--yes", "--days", "9") == 0
         assert set(contents(store.folder)) == before
@@ -188,7 +199,8 @@ def test_export_is_a_store_with_a_manifest(
         name: {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()} for name, text in copied.items()
     }
     assert copied == {name: text for name, text in contents(store.folder).items() if WHOLE in name or UNCHECKED in name}
-    assert len(copied) == 6
+    assert len(copied) == 8
+    assert FolderStore(folder).load_attacked_set(WHOLE) == IMAGES
     assert FolderStore(folder).load_training(WHOLE) == (REPORT, WEIGHTS)
     assert sorted(path.name for path in target.parent.iterdir()) == [name]
 

@@ -191,7 +191,7 @@ def test_a_writer_killed_at_any_instant_leaves_whole_entries(
         entries = [store.read("trainings", key) for key in store.keys("trainings")]  # raises for a damaged one
         whole = [entry for entry in entries if entry is not None]
         assert len(whole) >= len(entries) - 1  # but for the one that was being written over
-        assert all(isinstance(each.record, dict) and each.weights[-1] == each.record["seconds"] % 256 for each in whole)
+        assert all(isinstance(each.record, dict) and each.tensors[-1] == each.record["seconds"] % 256 for each in whole)
         read += len(whole)
     assert read >= 16
     assert not (tmp_path / "set-aside").exists()
@@ -299,9 +299,9 @@ def test_a_run_goes_on_without_room_and_writes_when_there_is_some(
     assert len(warned) == 1
     assert trained == [STUDENT.training_key]  # of the run's memory the second time
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    assert store.progress_folder is None
+    assert store.worker_folder is None
     store.save_evaluation(recorded[1][TEACHER])
-    assert store.progress_folder is not None
+    assert store.worker_folder is not None
     fresh = FolderStore(tmp_path)
     assert fresh.load_training(STUDENT.training_key) is not None
     for job in (STUDENT, TEACHER, OTHER_ATTACK):

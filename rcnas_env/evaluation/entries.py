@@ -2,6 +2,7 @@
 
     evaluation   {"record": the Evaluation, "sha256": …}
     training     {"key": …, "record": the report, "weights_sha256": …, "sha256": …}, and the weights as safetensors
+    attacked set {"key": …, "record": where it is from, "images_sha256": …, "sha256": …}, and the images likewise
 
 "sha256" is over the canonical JSON (keys sorted, no spaces) of all else in the object. Entries of earlier versions
 are the bare record or report: they are read as they are, and called unchecked.
@@ -24,11 +25,18 @@ from rcnas_env.strict_json import parse_json
 from rcnas_env.validation import require_boolean, require_number
 from rcnas_env.whole_files import writing
 
-Kind = Literal["evaluations", "trainings"]
+Kind = Literal["evaluations", "trainings", "attacked-sets"]
 """What an entry is of, and the folder that it lies in."""
 
-SUFFIXES: Mapping[Kind, tuple[str, ...]] = {"evaluations": (".json",), "trainings": (".safetensors", ".json")}
+SUFFIXES: Mapping[Kind, tuple[str, ...]] = {
+    "evaluations": (".json",),
+    "trainings": (".safetensors", ".json"),
+    "attacked-sets": (".safetensors", ".json"),
+}
 """The files of an entry, in the order in which they are written; the last stands for the whole entry."""
+
+TENSORS: Mapping[Kind, str] = {"trainings": "weights", "attacked-sets": "images"}
+"""What the safetensors file of an entry holds."""
 
 
 class DamagedEntryError(ValueError):
@@ -39,17 +47,17 @@ class DamagedEntryError(ValueError):
 class Entry:
     """What the files of an entry say.
 
-    record: an Evaluation, or a training's report.
-    weights: of a training, safetensors bytes; b"" for an evaluation.
+    record: an Evaluation, a training's report, or what is known of an attacked set.
+    tensors: a training's weights, or an attacked set's images, safetensors bytes; b"" for an evaluation.
     checked: whether it carried checksums, which fit.
     """
 
     record: Evaluation | dict[str, Any]
-    weights: bytes = b""
+    tensors: bytes = b""
     checked: bool = True
 
 
-def encode(key: str, entry: Entry) -> list[bytes]:
+def encode(kind: Kind, key: str, entry: Entry) -> list[bytes]:
     """The contents of the entry's files, in the order of `SUFFIXES`.
 
     Raises:
@@ -57,8 +65,8 @@ def encode(key: str, entry: Entry) -> list[bytes]:
     """
     if isinstance(entry.record, Evaluation):
         return [_sealed({"record": entry.record.to_dict()})]
-    weights_sha256 = hashlib.sha256(entry.weights).hexdigest()
-    return [entry.weights, _sealed({"key": key, "record": entry.record, "weights_sha256": weights_sha256})]
+    checksum = {f"{TENSORS[kind]}_sha256": hashlib.sha256(entry.tensors).hexdigest()}
+    return [entry.tensors, _sealed({"key": key, "record": entry.record, **checksum})]
 
 
 def decode(kind: Kind, key: str, contents: Sequence[bytes]) -> Entry:
@@ -73,15 +81,19 @@ def decode(kind: Kind, key: str, contents: Sequence[bytes]) -> Entry:
     if kind == "evaluations":
         record = _unsealed(value, {"record", "sha256"})["record"] if checked else value
         return Entry(_evaluation(key, record), checked=checked)
-    weights, report = contents[0], value
+    tensors, report, name = contents[0], value, TENSORS[kind]
     if checked:
-        report = _unsealed(value, {"key", "record", "weights_sha256", "sha256"})["record"]
+        report = _unsealed(value, {"key", "record", f"{name}_sha256", "sha256"})["record"]
         if value["key"] != key:
-            raise DamagedEntryError(f"it is the training of key {value['key']}")
-        if hashlib.sha256(weights).hexdigest() != value["weights_sha256"]:
-            raise DamagedEntryError("its weights do not fit their checksum")
-    _require_training(report, weights)
-    return Entry(report, weights, checked)
+            raise DamagedEntryError(f"it is the entry of key {value['key']}")
+        if hashlib.sha256(tensors).hexdigest() != value[f"{name}_sha256"]:
+            raise DamagedEntryError(f"its {name} do not fit their checksum")
+    if kind == "trainings":
+        _require_report(report)
+    elif not checked:
+        raise DamagedEntryError("it has no checksum, which all attacked sets have")
+    _require_tensors(kind, tensors)
+    return Entry(report, tensors, checked)
 
 
 def write_files(files: dict[Path, bytes]) -> None:
@@ -110,17 +122,22 @@ def _evaluation(key: str, record: dict[str, Any]) -> Evaluation:
     return evaluation
 
 
-def _require_training(report: dict[str, Any], weights: bytes) -> None:
-    """Require what a measurement needs: the report's `seconds` and `diverged`, and weights that can be read."""
+def _require_report(report: dict[str, Any]) -> None:
+    """Require what a measurement needs of a training's report: `seconds` and `diverged`."""
     try:
         require_boolean("diverged", report.get("diverged"))
         require_number("seconds", report.get("seconds"), minimum=0.0)
     except ValueError as error:
         raise DamagedEntryError(f"no report: it must say seconds and whether the training diverged: {error}") from None
+
+
+def _require_tensors(kind: Kind, tensors: bytes) -> None:
     try:
-        deserialize(weights)
+        names = [name for name, _ in deserialize(tensors)]
     except SafetensorError as error:
-        raise DamagedEntryError(f"its weights are no safetensors file: {error}") from error
+        raise DamagedEntryError(f"its {TENSORS[kind]} are no safetensors file: {error}") from error
+    if kind == "attacked-sets" and names != ["images"]:
+        raise DamagedEntryError(f'it must have one tensor, "images", got {names}'[:300])
 
 
 def _digest(value: Mapping[str, Any]) -> str:

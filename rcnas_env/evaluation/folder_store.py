@@ -3,6 +3,7 @@
     evaluations/ab/abcdef….json      one Evaluation
     trainings/ab/abcdef….json        one training's report
     trainings/ab/abcdef….safetensors its weights
+    attacked-sets/ab/…               images attacked through a teacher, likewise
     claims/abcdef….json              who trains that just now
     under-way/….npz                  how far a long attack has come
     set-aside/                       entries that were found damaged
@@ -51,12 +52,12 @@ class FolderStore:
         self._warned: set[Hashable] = set()
 
     @property
-    def progress_folder(self) -> str | None:
-        """Where attacks keep how far they have come; each removes its file when it is done.
+    def worker_folder(self) -> str | None:
+        """This folder, for worker processes: there they keep how far long attacks have come, and attacked sets.
 
         None as long as the store is known not to be writable.
         """
-        return None if self._unwritten else str((self.folder / "under-way").absolute())  # on other nodes too
+        return None if self._unwritten else str(self.folder.absolute())  # on other nodes too
 
     def load_evaluation(self, key: str) -> Evaluation | None:
         """See `Store`. An entry that is damaged is set aside and counts as absent.
@@ -90,11 +91,26 @@ class FolderStore:
         if entry is None:
             return None
         assert isinstance(entry.record, dict)
-        return entry.record, entry.weights
+        return entry.record, entry.tensors
 
     def save_training(self, key: str, report: dict[str, Any], weights: bytes) -> None:
         """See `Store`. The report is written last: it stands for a whole entry."""
         self._save("trainings", key, Entry(report, weights))
+
+    def load_attacked_set(self, key: str) -> bytes | None:
+        """Images attacked through a teacher, safetensors bytes; None if there are none, or they are damaged."""
+        entry = self._load("attacked-sets", key)
+        return None if entry is None else entry.tensors
+
+    def save_attacked_set(self, key: str, origin: dict[str, Any], images: bytes) -> None:
+        """Keep images that were attacked through a teacher, safetensors bytes, and where they are from.
+
+        They are not kept in memory where they cannot be written: whoever attacked them has them.
+        """
+        try:
+            self._write("attacked-sets", key, encode("attacked-sets", key, Entry(origin, images)))
+        except OSError as error:
+            self._warn_of(error)
 
     def claim(self, key: str) -> Claim | None:
         """See `Store`. Where no claim can be written the work is done without one."""
@@ -137,7 +153,7 @@ class FolderStore:
         entry = self.read(kind, key)
         if entry is None or entry.checked:
             return False
-        write_files({self.paths(kind, key)[-1]: encode(key, entry)[-1]})
+        write_files({self.paths(kind, key)[-1]: encode(kind, key, entry)[-1]})
         return True
 
     def set_aside(self, kind: Kind, key: str) -> list[Path]:
@@ -177,7 +193,7 @@ class FolderStore:
             return None
 
     def _save(self, kind: Kind, key: str, entry: Entry) -> None:
-        contents = encode(key, entry)
+        contents = encode(kind, key, entry)
         try:
             self._write(kind, key, contents)
         except OSError as error:

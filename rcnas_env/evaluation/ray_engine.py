@@ -85,13 +85,13 @@ class RayEvaluator(TrainedEvaluator):
             None if each is None else self._ray.ship(each.training_key, schedule.training(each))
             for each in (job, job.source_job)
         )
-        folder = getattr(self.store, "progress_folder", None)
+        folder = getattr(self.store, "worker_folder", None)
         return self._ray.submit(_measure, job, own, through, self.device, folder, threads=threads)
 
 
-def _measure(job: Job, own: Training, through: Training | None, device: str, progress_folder: str | None) -> Evaluation:
+def _measure(job: Job, own: Training, through: Training | None, device: str, store_folder: str | None) -> Evaluation:
     """`work.measure` with each training as one argument, as it lies in the object store."""
-    return work.measure(job, *own, through, device, progress_folder)
+    return work.measure(job, *own, through, device, store_folder)
 
 
 def _check(num_gpus: float | None, address: str | None, modules: Sequence[str]) -> None:

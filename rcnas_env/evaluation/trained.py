@@ -167,7 +167,7 @@ class TrainedEvaluator:
         if kind == "train":
             return self._submit(work.train, job, self.device)
         through = schedule.training(job.source_job) if job.source_job else None
-        folder = getattr(self.store, "progress_folder", None)
+        folder = getattr(self.store, "worker_folder", None)
         return self._submit(work.measure, job, *schedule.training(job), through, self.device, folder)
 
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +28,9 @@ from rcnas_env.seeding import derive_seed
 from rcnas_env.training.fit import cpu_threads, fit
 from rcnas_env.training.freed_memory import give_back_freed_memory
 from rcnas_env.training.memory import MicroBatch
+
+PROGRESS_FOLDER = "under-way"
+"""In a store: how far long attacks have come; each removes its file when it is done."""
 
 
 def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
@@ -72,10 +76,10 @@ def attack_images(
     job: Job,
     weights: bytes,
     device: str = "cpu",
-    progress_folder: str | None = None,
+    store_folder: str | None = None,
     micro_batch: MicroBatch | None = None,
 ) -> AttackResult:
-    """Attack the job's split through its network, white box; `progress_folder` as in `measure`.
+    """Attack the job's split through its network, white box; `store_folder` as in `measure`.
 
     Where memory runs out the attack starts over with fewer images in a forward pass (`micro_batch`): the same batches,
     random draws and, to rounding, logits.
@@ -86,7 +90,7 @@ def attack_images(
     attacked = freeze(model) if job.recipe.folded else model
     attack = attack_entry(job.task.attack).make(job.task.radius, job.network.classes)
     seed = derive_seed(job.seed, "attack", job.task.attack)
-    progress = None if progress_folder is None else AttackProgress(progress_folder)
+    progress = None if store_folder is None else AttackProgress(Path(store_folder) / PROGRESS_FOLDER)
 
     def attempt() -> AttackResult:
         """The whole attack, by the micro-batch of this moment: `MicroBatch.run` calls again after lack of memory."""
@@ -114,16 +118,17 @@ def _source(job: Job, weights: bytes, through: tuple[dict[str, Any], bytes] | No
     return None if through[0]["diverged"] else (job.source_job, through[1])
 
 
-def _attacked_by(
-    source: Job, weights: bytes, device: str, progress_folder: str | None, micro_batch: MicroBatch
-) -> Tensor:
+def _attacked_by(source: Job, weights: bytes, device: str, store_folder: str | None, micro_batch: MicroBatch) -> Tensor:
     """The split as attacked through the source's network; through a teacher's, for all of its students, once."""
 
     def attack() -> Tensor:
         """The whole attack."""
-        return attack_images(source, weights, device, progress_folder, micro_batch).adversarial
+        return attack_images(source, weights, device, store_folder, micro_batch).adversarial
 
-    return attacked_once(source, weights, device, attack) if source.task.attack_source == "teacher" else attack()
+    if source.task.attack_source == "student":
+        return attack()
+    origin = provenance(device, source.recipe.threads)
+    return attacked_once(source, weights, device, attack, origin, store_folder)
 
 
 def measure(
@@ -132,7 +137,7 @@ def measure(
     weights: bytes,
     through: tuple[dict[str, Any], bytes] | None = None,
     device: str = "cpu",
-    progress_folder: str | None = None,
+    store_folder: str | None = None,
 ) -> Evaluation:
     """Attack the job's trained network and measure it.
 
@@ -142,13 +147,12 @@ def measure(
         through: (report, weights) of the teacher, where the attack goes through it (`job.source_job`); a
             teacher that diverged gives no attack, and the images stay clean.
         device: where to attack.
-        progress_folder: where an attack that takes long keeps how far it has come, to go on from there after an
-            interruption; None to start over.
+        store_folder: of the store, where an attack that takes long keeps how far it has come, to go on from there after
+            an interruption, and where images attacked through a teacher are kept; None for neither.
 
     Returns:
-        Its `attack_seconds` are those spent here: an attack through a teacher that this process has done before takes
-        none. Where memory ran out its provenance holds `training_micro_batch` or `attack_micro_batch`, see
-        `MicroBatch`.
+        Its `attack_seconds` are those spent here: an attack through a teacher that was done before takes none. Where
+        memory ran out its provenance holds `training_micro_batch` or `attack_micro_batch`, see `MicroBatch`.
 
     Raises:
         NoRoomError: memory does not suffice for one image.
@@ -162,7 +166,7 @@ def measure(
     images, labels = (tensor.to(device) for tensor in _attacked_split(job))
     model = load_network(job, weights, device)
     source = _source(job, weights, through)
-    attacked = images if source is None else _attacked_by(*source, device, progress_folder, micro_batch)
+    attacked = images if source is None else _attacked_by(*source, device, store_folder, micro_batch)
     clean_logits, attacked_logits, lips = _forward_passes(job, model, images, attacked, micro_batch)
     if not all(bool(values.isfinite().all()) for values in (clean_logits, attacked_logits, lips)):
         return _diverged(job, report, device)  # its weights are finite, but too large to compute with
