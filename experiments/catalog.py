@@ -190,7 +190,7 @@ def files_present(entry: DatasetEntry) -> bool:
     """Whether a data set's files are where they are looked for, none of them read; true where it has none."""
     paths = [(file.path, _UNPACKED.get(file.path, file.path)) for file in entry.files]
     folders = [data_folder()]
-    if entry.name == fashion_mnist.NAME:
+    if entry.files == fashion_mnist.FASHION_MNIST_FILES:
         paths = [(Path(packed).name, Path(unpacked).name) for packed, unpacked in paths]
         folders = [data_folder() / fashion_mnist.FOLDER, fashion_mnist.DEBIAN_FOLDER]
     return any(all(any((folder / form).exists() for form in forms) for forms in paths) for folder in folders)

@@ -44,6 +44,7 @@ FACTS = {
     "cifar100": ((3, 32, 32), 100, 50_000, 8 / 255, "crop-flip", 4),
     "digits": ((1, 8, 8), 10, 1_557, 0.2, "none", 4),
     "fashion-mnist": ((1, 28, 28), 10, 60_000, 0.1, "none", 4),
+    "fashion-mnist-14": ((1, 14, 14), 10, 60_000, 0.1, "none", 4),
     "tiny-imagenet": ((3, 64, 64), 200, 100_000, 8 / 255, "crop-flip", 8),
 }
 PUBLISHED = [name for name in known_datasets() if dataset_entry(name).files]

@@ -114,7 +114,7 @@ def test_the_command_says_what_is_wrong(
 def test_the_command_exists() -> None:
     command = [sys.executable, "-m", "rcnas_env.data", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert "cifar10, cifar100, fashion-mnist, tiny-imagenet" in " ".join(shown.split())
+    assert "cifar10, cifar100, fashion-mnist, fashion-mnist-14, tiny-imagenet" in " ".join(shown.split())
     assert "digits" not in shown
 
 

@@ -19,6 +19,7 @@ from rcnas_env.data.fashion_mnist import (
     DEBIAN_FOLDER,
     FASHION_MNIST_FILES,
     FOLDER,
+    half_size,
     load_fashion_mnist,
 )
 
@@ -87,6 +88,15 @@ def test_the_data_folder_comes_before_debians(
         load_fashion_mnist(sha256=small.sha256)
 
 
+def test_half_the_size_is_the_mean_of_four_pixels(small: SmallFiles) -> None:
+    pixels, labels = small.parts[0]
+    halved = half_size(ImageSet(pixels, labels))
+    means = torch.nn.functional.avg_pool2d(pixels.double(), 2)
+    assert halved.pixels.dtype == torch.uint8 and halved.scale == 255 and torch.equal(halved.labels, labels)
+    assert torch.equal(halved.pixels, (means + 0.5).floor().to(torch.uint8)) and (means % 1 == 0.5).any()
+    assert half_size(ImageSet(torch.full((1, 1, 2, 2), 255, dtype=torch.uint8), labels[:1])).pixels.item() == 255
+
+
 @pytest.mark.parametrize("name", list(CONTENT_SHA256))
 def test_truncated_and_altered_files_are_refused(small: SmallFiles, tmp_path: Path, name: str) -> None:
     small.write(tmp_path, packed=True)
@@ -140,7 +150,9 @@ def test_the_real_images_are_what_is_known_of_them() -> None:
 )
 def test_the_real_images_are_split_in_balance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RCNAS_DATA", str(tmp_path))
-    splits = load_splits("fashion-mnist", 250)
+    splits, halved = load_splits("fashion-mnist", 250), load_splits("fashion-mnist-14", 250)
+    assert torch.equal(halved.eval.pixels, half_size(splits.eval).pixels)  # the same images
+    assert torch.equal(halved.test.labels, splits.test.labels)
     assert torch.bincount(splits.eval.labels).tolist() == [25] * 10
     assert torch.bincount(splits.train.labels).tolist() == [5_975] * 10
     assert len(splits.test) == 10_000

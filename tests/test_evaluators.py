@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +11,12 @@ import torch
 
 from rcnas_env.cost import cost
 from rcnas_env.data import load_splits
-from rcnas_env.evaluation import attacked_sets, work
+from rcnas_env.evaluation import work
 from rcnas_env.evaluation.analytic import AnalyticEvaluator
 from rcnas_env.evaluation.evaluator import Evaluator, known_engines, make_engine, register_engine
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
-from rcnas_env.evaluation.store import FolderStore, MemoryStore, StoreWarning
+from rcnas_env.evaluation.store import FolderStore, MemoryStore
 from rcnas_env.evaluation.tabular import NotRecordedError, TabularEvaluator
 from rcnas_env.evaluation.trained import TrainedEvaluator, resolve_device
 from rcnas_env.registry import UnknownNameError
@@ -241,46 +239,6 @@ def test_attack_through_the_teacher_is_the_teachers_attack_on_the_student(record
     data = load_splits("digits", 30).eval
     assert by_hand(recorded.evaluations[TRANSFER]) == verdicts(student, data.labels, fgsm(teacher, data))
     assert recorded.evaluations[TRANSFER].robust != recorded.evaluations[STUDENT].robust
-
-
-def test_an_attack_through_the_teacher_is_done_once_for_all_of_its_students(monkeypatch: pytest.MonkeyPatch) -> None:
-    attacked, real = list[str](), work.attack_images
-    monkeypatch.setattr(work, "attack_images", lambda job, *rest: attacked.append(job.key) or real(job, *rest))
-    jobs = [tiny.job(network, attack_source="teacher", seed=77) for network in (tiny.STUDENT, tiny.network(16))]
-    found = TrainedEvaluator(CountingStore(), device="cpu").evaluate([*jobs, jobs[0].teacher_job])
-    assert attacked == [jobs[0].teacher_job.key]  # its own figure, too, is of these images
-    monkeypatch.setattr(attacked_sets, "_sets", OrderedDict())
-    again = TrainedEvaluator(CountingStore(), device="cpu").evaluate(jobs[1:])
-    assert len(attacked) == 2 and (again[0].robust, again[0].lips) == (found[1].robust, found[1].lips)
-
-
-def test_images_attacked_through_a_teacher_are_kept_in_the_store(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    attacked, real = list[str](), work.attack_images
-    monkeypatch.setattr(work, "attack_images", lambda job, *rest: attacked.append(job.key) or real(job, *rest))
-    jobs = [tiny.job(network, attack_source="teacher", seed=78) for network in (tiny.STUDENT, tiny.network(16))]
-    store = FolderStore(tmp_path)
-
-    def verdicts_in_a_new_process(*wanted: Job) -> list[tuple[bool, ...]]:
-        """Of the jobs, by a store from which their evaluations are gone, with nothing attacked in memory."""
-        monkeypatch.setattr(attacked_sets, "_sets", OrderedDict())
-        shutil.rmtree(tmp_path / "evaluations", ignore_errors=True)
-        return [each.robust for each in TrainedEvaluator(FolderStore(tmp_path), device="cpu").evaluate(wanted)]
-
-    first = verdicts_in_a_new_process(*jobs)
-    (key,) = store.keys("attacked-sets")
-    assert verdicts_in_a_new_process(jobs[1], jobs[0]) == first[::-1] and len(attacked) == 1
-    images = store.paths("attacked-sets", key)[0]
-    images.write_bytes(images.read_bytes()[:-4] + b"\0\0\0\0")
-    with pytest.warns(StoreWarning, match=f"attacked-sets/{key} .* is damaged"):
-        assert verdicts_in_a_new_process(*jobs) == first
-    assert len(attacked) == 2 and store.keys("attacked-sets") == [key]
-    teacher = jobs[0].teacher_job
-    weights = store.load_training(teacher.training_key)
-    assert weights is not None and key == attacked_sets.attacked_set_key(teacher, weights[1])
-    other = dataclasses.replace(teacher, seed=79)  # other images are another set
-    assert len({key, *(attacked_sets.attacked_set_key(each, b"w") for each in (teacher, other))}) == 3
 
 
 def test_an_image_that_only_the_attack_sets_right_is_not_robust(recorded: Recorded) -> None:

@@ -217,32 +217,6 @@ def test_a_training_under_anothers_key_counts_as_absent(folder: FolderStore) -> 
     assert folder.load_training(KEY) == (REPORT, WEIGHTS)
 
 
-IMAGES = save({"images": torch.arange(8.0).view(2, 1, 2, 2)})
-
-
-def test_attacked_sets_come_back_to_the_byte_or_not_at_all(folder: FolderStore) -> None:
-    assert folder.load_attacked_set(KEY) is None
-    folder.save_attacked_set(KEY, {"device": "cpu"}, IMAGES)
-    assert FolderStore(folder.folder).load_attacked_set(KEY) == IMAGES
-    path, record_path = folder.paths("attacked-sets", KEY)
-    record = record_path.read_bytes()
-    unsealed = json.dumps(json.loads(record)["record"]).encode()
-    for images, said in ((IMAGES[:-1], record), (IMAGES[:-1] + b"\1", record), (WEIGHTS, record), (IMAGES, unsealed)):
-        path.write_bytes(images)
-        record_path.write_bytes(said)
-        assert set_aside(FolderStore(folder.folder).load_attacked_set)
-    folder.save_attacked_set(KEY, {"device": "cpu"}, WEIGHTS)  # whole, but nobody's images
-    assert set_aside(folder.load_attacked_set)
-
-
-def test_an_attacked_set_that_cannot_be_written_is_not_waited_for(tmp_path: Path) -> None:
-    store = FolderStore(tmp_path)
-    (tmp_path / "attacked-sets").write_bytes(b"")  # root writes where its permissions forbid
-    with pytest.warns(StoreWarning, match="cannot be used in full"):
-        store.save_attacked_set(KEY, {"device": "cpu"}, IMAGES)
-    assert store.load_attacked_set(KEY) is None and store.worker_folder is not None
-
-
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
 def test_half_a_training_counts_as_absent(suffix: str, folder: FolderStore) -> None:
     (folder.folder / "trainings" / "ab" / f"{KEY}{suffix}").unlink()

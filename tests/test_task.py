@@ -218,7 +218,7 @@ def test_the_paper_preset_has_its_teachers_and_budgets_on_every_data_set() -> No
     assert preset_entry("paper").recipe.precision in ("fp32", "bf16")
 
 
-@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "paper"])
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "fashion-mnist-14", "paper"])
 def test_presets_have_valid_tasks_and_recipes(name: str) -> None:
     preset = preset_entry(name)
     for task in preset.buffers().base_tasks():
