@@ -24,7 +24,7 @@ from experiments.reproduction.estimate import estimate
 from experiments.reproduction.finals import final_job, prune_teacher, pruned_figures
 from experiments.reproduction.plan import make_plan
 from experiments.reproduction.results import Results
-from experiments.reproduction.running import run_finals
+from experiments.reproduction.running import run_finals, run_searches
 from experiments.reproduction.scale import LAPTOP, Group
 from experiments.reproduction.searches import SearchKey, SearchSettings, encoder_of, read_search, search
 from experiments.reproduction.topology import keep_ratios
@@ -33,6 +33,7 @@ from rcnas_env.cost import cost
 from rcnas_env.delivery import load_student
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
+from rcnas_env.evaluation.store import FolderStore
 from rcnas_env.evaluation.trained import TrainedEvaluator
 from rcnas_env.training.recipe import Recipe
 
@@ -120,7 +121,7 @@ def test_the_same_command_again_trains_nothing_and_says_the_same(run: tuple[Repr
 def test_after_a_run_an_estimate_counts_everything_as_done(run: tuple[Reproduce, Results], tmp_path: Path) -> None:
     config, _ = run
     settings = SearchSettings(TINY, config.folder, store=config.store, device="cpu")
-    plan = make_plan(TINY, SMALL_TARGETS, through_teacher=False, missing=("fashion-mnist",))
+    plan = make_plan(TINY, SMALL_TARGETS, through_teacher=False, missing=("fashion-mnist-14",))
     before = estimate(replace(settings, folder=tmp_path, store=str(tmp_path / "store")), plan)
     after = estimate(settings, plan)
     assert after.known == after.stored > before.known > before.stored == 0
@@ -198,8 +199,16 @@ def test_a_search_in_which_a_training_failed_is_not_kept(tmp_path: Path, monkeyp
     assert read_search(tmp_path, key) is None and search(settings, key) == read_search(tmp_path, key)
 
 
+def test_networks_that_are_known_before_are_trained_beside_the_meta_trainings(tmp_path: Path) -> None:
+    plan = make_plan(TINY, ("table2",), False, ("fashion-mnist-14",))
+    settings = SearchSettings(TINY, tmp_path, store=str(tmp_path / "store"), device="cpu")
+    assert run_searches(settings, replace(plan, meta=(), searches=()), map) == {}
+    store, jobs = FolderStore(tmp_path / "store"), plan.fixed_jobs(TINY)
+    assert jobs and sorted(store.keys("evaluations")) == sorted(job.key for job in jobs)
+
+
 def test_final_figures_that_failed_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    plan = make_plan(TINY, ("table2",), False, ("fashion-mnist",))
+    plan = make_plan(TINY, ("table2",), False, ("fashion-mnist-14",))
     fixed = replace(plan, finals=tuple(final for final in plan.finals if final.search is None))
     settings = SearchSettings(TINY, tmp_path, store=str(tmp_path / "store"), device="cpu")
     real = TrainedEvaluator.evaluate

@@ -69,7 +69,7 @@ def test_table_4_has_the_mean_hours_over_the_attacks_of_seed_0_and_meta_training
         SearchKey("r-nas", "cifar10", "5G", "clean"): 9e9,
         SearchKey("rc-nas", "cifar10", "5G", "clean", 1): 9e9,
     }
-    table = time_table(LAPTOP, seconds, Cell(2.0), ("fashion-mnist",))
+    table = time_table(LAPTOP, seconds, Cell(2.0), ("fashion-mnist-14",))
     assert [row.role for row in table.rows] == ["cifar10/5G", "meta-training"]
     (hours, meta) = (row.cells["hours"] for row in table.rows)
     assert (hours.value, hours.deviation, hours.seeds) == (2.0, pytest.approx(2**0.5), 2)
@@ -111,7 +111,7 @@ def test_students_to_be_found_cost_what_random_ones_do_and_attacks_their_own_pri
     assert len(set(students)) == len(students) == 16 and any(s.robust for student in students for s in student.stages)
     plain, dear = Prices(1e-9, 0.0), Prices(1e-9, 0.0, attack=3.0)
     macs = sum(cost(student).macs for student in students) / 16
-    training, attack = 2 * 800 * passes_of(recipe) * macs * 1e-9, 128 * 41 * macs * 1e-9
+    training, attack = 2 * 640 * passes_of(recipe) * macs * 1e-9, 128 * 41 * macs * 1e-9
     assert _student({"digits": plain}, task, recipe) == pytest.approx(training + attack)
     assert _student({"digits": dear}, task, recipe) == pytest.approx(training + 3 * attack)
 
@@ -129,16 +129,16 @@ def test_each_data_set_of_a_plan_has_its_own_price(monkeypatch: pytest.MonkeyPat
     whole = estimate(settings, plan)
     assert asked == {
         "digits": ({(1, 8, 8)}, LAPTOP.search_recipe),
-        "fashion-mnist": ({(1, 28, 28)}, LAPTOP.recipes("fashion-mnist")[0]),
+        "fashion-mnist-14": ({(1, 14, 14)}, LAPTOP.recipes("fashion-mnist-14")[0]),
     }
     text = whole.text(2)
-    assert "timed on digits\ntimed on fashion-mnist\nWith 2 workers" in text
+    assert "timed on digits\ntimed on fashion-mnist-14\nWith 2 workers" in text
     alike = replace(whole, prices={name: Prices(1.0, 0.0, "timed") for name in asked})
     assert alike.text(2).count("timed") == 1
 
 
 def test_a_plan_s_outline_names_the_networks() -> None:
-    plan = make_plan(LAPTOP, ("table1", "table9"), through_teacher=False, missing=("fashion-mnist",))
+    plan = make_plan(LAPTOP, ("table1", "table9"), through_teacher=False, missing=("fashion-mnist-14",))
     lines = outline(LAPTOP, plan).splitlines()
     assert lines[0] == "table1, table9 at scale laptop"
     assert "rc-nas 8, r-nas 8" in lines[1]

@@ -37,9 +37,9 @@ def test_every_reported_table_is_a_target_and_the_other_way_round() -> None:
 
 
 def test_measured_cells_end_in_the_paper_s_places() -> None:
-    finals = make_plan(LAPTOP, ("table1",), through_teacher=False, missing=("fashion-mnist",)).finals
+    finals = make_plan(LAPTOP, ("table1",), through_teacher=False, missing=("fashion-mnist-14",)).finals
     measured = {final: Measured(0.25 + 0.5 * final.seed, 200, 1_000_000, 2_000_000) for final in finals}
-    table = build_table(LAPTOP, "table1", measured, network_labels(LAPTOP), ("fashion-mnist",))
+    table = build_table(LAPTOP, "table1", measured, network_labels(LAPTOP), ("fashion-mnist-14",))
     cell = table.cell("5G/rc-nas", "cifar10/pgd-20")
     assert cell is not None
     assert (cell.value, cell.seeds, cell.images) == (50.0, 2, 200)
@@ -47,7 +47,7 @@ def test_measured_cells_end_in_the_paper_s_places() -> None:
     params = table.cell("10G/teacher", "params")
     assert params is not None and params.value == 1.0
     assert not any("cifar100" in key for row in table.rows for key in row.cells)
-    assert "fashion-mnist" in table.caption
+    assert "fashion-mnist-14" in table.caption
 
 
 def test_sizes_say_on_which_data_sets_they_are_counted() -> None:
@@ -121,13 +121,13 @@ def test_a_table_has_the_places_that_its_scale_gives_it() -> None:
     assert {final.place for final in plan.pruned} == {"cifar10"}
     table = build_table(LAPTOP, "table9", {}, network_labels(LAPTOP))
     assert {column.key.partition("/")[0] for column in table.columns} == {"cifar10"}
-    assert table.caption.endswith("left out: cifar100 (fashion-mnist)")
+    assert table.caption.endswith("left out: cifar100 (fashion-mnist-14)")
     left_out = make_plan(LAPTOP, ("table9",), through_teacher=False, missing=("digits",)).left_out
     assert left_out["table9"].startswith("it needs digits,")
 
 
 def test_tables_share_searches() -> None:
-    first = make_plan(LAPTOP, ("table1",), through_teacher=False, missing=("fashion-mnist",))
-    both = make_plan(LAPTOP, ("table1", "table2"), through_teacher=False, missing=("fashion-mnist",))
+    first = make_plan(LAPTOP, ("table1",), through_teacher=False, missing=("fashion-mnist-14",))
+    both = make_plan(LAPTOP, ("table1", "table2"), through_teacher=False, missing=("fashion-mnist-14",))
     assert both.searches == first.searches  # Table 2 attacks Table 1's PGD students at other radii
     assert len(first.searches) == 2 * len(ATTACKS)

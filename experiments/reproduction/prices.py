@@ -24,7 +24,10 @@ from rcnas_env.networks import build
 from rcnas_env.training.fit import cpu_threads, fit
 from rcnas_env.training.recipe import Recipe
 
-TIMED_BATCHES = 3
+TIMED_BATCHES, MOST_TIMED_BATCHES = 3, 30
+"""A training's start counts too, so that small networks are timed for as many steps as `QUICK_MACS` allow."""
+QUICK_MACS = 1e11
+"""Some seconds of one core."""
 TIMED_MACS = 2e12
 """Timed on a CPU at most, about a minute of one core; above, a rate is assumed."""
 ASSUMED_TFLOPS = 30.0
@@ -90,16 +93,18 @@ def prices(
 
 def _measured(networks: Sequence[Network], dataset: str, recipe: Recipe, target: str) -> Prices:
     """Time a few training steps of each network; p and q by non-negative least squares."""
-    few = random_images(dataset, TIMED_BATCHES * recipe.batch_size)
     count = passes_of(recipe)
-    rows = [[count * len(few) * cost(each).macs, count * TIMED_BATCHES * layers(each)] for each in networks]
+    a_batch = recipe.batch_size * count * sum(cost(each).macs for each in networks)
+    batches = min(MOST_TIMED_BATCHES, max(TIMED_BATCHES, int(QUICK_MACS / a_batch)))
+    few = random_images(dataset, batches * recipe.batch_size)
+    rows = [[count * len(few) * cost(each).macs, count * batches * layers(each)] for each in networks]
     seconds = [_seconds(each, few, dataset, recipe, target) for each in networks]
     attack = 1.0
     if recipe.precision != "fp32":
         attack = _seconds(networks[-1], few, dataset, recipe.but(precision="fp32"), target) / seconds[-1]
     scale = np.max(rows, axis=0)
     price, _ = nnls(np.asarray(rows) / scale, np.asarray(seconds))
-    source = f"By {TIMED_BATCHES} timed training steps of the smallest and the largest network, on {target}."
+    source = f"By {batches} timed training steps of the smallest and the largest network, on {target}."
     return Prices(float(price[0] / scale[0]), float(price[1] / scale[1]), source, target == "cpu", attack)
 
 

@@ -1,4 +1,7 @@
-"""Carrying a plan out: meta-trainings and searches side by side in processes, then all final trainings."""
+"""Carrying a plan out: meta-trainings and searches side by side in processes, then what is left of the final figures.
+
+Networks that are known before any search are trained beside the meta-trainings, which are often fewer than processes.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ from rcnas_env.evaluation.job import Job
 
 
 def run_searches(settings: SearchSettings, plan: Plan, each: Each) -> dict[SearchKey, Found]:
-    """Encoders, meta-trainings and searches of the plan; what the run folder has is read."""
+    """Encoders, meta-trainings, fixed networks' figures and searches of the plan; what is there is not done again."""
     variants = list(dict.fromkeys((*plan.meta, *(key.variant for key in plan.searches))))
     hidden = {HIDDEN.get(variant, ()): variant for variant in reversed(variants)}  # one variant for each encoder
     found: dict[SearchKey, Found] = {}
     stages: tuple[tuple[str, Callable[[Any], Any], Sequence[Any]], ...] = (
         ("state encoders", partial(_encoder, settings, plan.missing), list(hidden.values())),
-        ("meta-trainings", partial(_meta_train, settings, plan.missing), plan.meta),
+        ("meta-trainings", _call, _meta_trainings(settings, plan)),
         ("searches", partial(_search, settings, plan.missing), plan.searches),
     )
     for title, function, items in stages:
@@ -43,6 +46,28 @@ def run_searches(settings: SearchSettings, plan: Plan, each: Each) -> dict[Searc
                 if isinstance(result, Found):
                     found[result.key] = result
     return found
+
+
+def _meta_trainings(settings: SearchSettings, plan: Plan) -> list[Callable[[], None]]:
+    """Calls that meta-train the plan's agents, and after them those that measure its fixed networks for the store."""
+    calls: list[Callable[[], None]] = [partial(meta_train, settings, name, plan.missing) for name in plan.meta]
+    trainings: dict[str, list[Job]] = {}
+    for job in plan.fixed_jobs(settings.scale):
+        trainings.setdefault(job.training_key, []).append(job)
+    return calls + [partial(_measure, settings, jobs) for jobs in trainings.values()]
+
+
+def _measure(settings: SearchSettings, jobs: Sequence[Job]) -> None:
+    """Put the jobs' evaluations into the store; those that fail are not kept, and `run_finals` says so."""
+    evaluator = settings.make_evaluator()
+    try:
+        evaluator.evaluate(jobs)
+    finally:
+        evaluator.close()
+
+
+def _call(function: Callable[[], None]) -> None:
+    function()
 
 
 def run_finals(
@@ -90,10 +115,6 @@ def run_prunings(settings: SearchSettings, plan: Plan, each: Each) -> dict[Final
 
 def _encoder(settings: SearchSettings, missing: tuple[str, ...], variant: str) -> None:
     encoder_of(settings, variant, missing)
-
-
-def _meta_train(settings: SearchSettings, missing: tuple[str, ...], variant: str) -> None:
-    meta_train(settings, variant, missing)
 
 
 def _search(settings: SearchSettings, missing: tuple[str, ...], key: SearchKey) -> Found:

@@ -180,7 +180,7 @@ LAPTOP = Scale(
     search_recipe=Recipe(
         epochs=2, batch_size=32, inner_steps=3, relative_step=0.5, n_eval=128, n_train=640, precision="auto"
     ),
-    smaller={"fashion-mnist-14": {"n_train": 640, "n_test": 200}},
+    smaller={"fashion-mnist-14": {"n_train": 480, "n_test": 200}},
     final_recipe=Recipe(
         epochs=4, batch_size=64, inner_steps=3, relative_step=0.5, n_eval=128, weight_decay=2e-4, precision="auto"
     ),
