@@ -119,7 +119,7 @@ register_preset(
         buffers=lambda: TaskBuffers(
             datasets=("fashion-mnist-14",),
             attacks=("fgsm", "pgd-20", "cw-40"),
-            teachers=(teacher_entry("WRN-10-2", "fashion-mnist-14"), teacher_entry("WRN-16-1", "fashion-mnist-14")),
+            teachers=(teacher_entry("WRN-10-1", "fashion-mnist-14"), teacher_entry("WRN-16-1", "fashion-mnist-14")),
         ),
         # a reward in seconds, and the recipe of the table of this name (docs/tabular.md): in fp32 everywhere, for
         # students this small train no faster in bf16
