@@ -149,11 +149,11 @@ def reproduce(config: Reproduce, scale: Scale | None = None) -> Results:
     _claim_folder(config.folder, settings, plan.missing)
     with mapper(config.workers) as each:
         found = run_searches(settings, plan, each)
-        record.phase("meta-training, fixed networks, searches")
+        record.phase("meta-training and searches")
         measured = run_prunings(settings, plan, each)
         record.phase("pruning")
     measured |= run_finals(settings, plan, found, config.workers)
-    record.phase("final figures")
+    record.phase("final trainings and attacks")
     results = collect(settings, plan, found, measured, config.through_teacher)
     write(config.folder, plan, settings.scale, results)
     record.results = as_json(results, plan)

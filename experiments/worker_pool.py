@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from functools import partial
@@ -13,8 +13,10 @@ import torch
 
 from rcnas_env.evaluation.workers import Workers
 
-Each = Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
-"""`each(function, items)`: what the function makes of each item, as it is done, in whatever order."""
+Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+"""`each(function, items)`: what the function makes of each item, as it is done, in whatever order.
+
+An item is asked for when a process is free, so that an iterator may choose it by what is done by then."""
 
 
 @contextmanager
@@ -41,7 +43,7 @@ def _begin() -> None:
     torch.set_num_threads(1)
 
 
-def _shared_out(pool: Workers, workers: int, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+def _shared_out(pool: Workers, workers: int, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
     to_do, running = iter(items), set[Future[Any]]()
     while True:
         running |= {pool.submit(function, item) for item in itertools.islice(to_do, workers - len(running))}

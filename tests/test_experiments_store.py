@@ -15,16 +15,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save
 
 from experiments.store import in_bytes, main
+from rcnas_env.evaluation.attacked_sets import AttackedSet
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.evaluation.store import FolderStore, StoreWarning
 
 WHOLE, UNCHECKED, HALF, DAMAGED = "aa" * 32, "bb" * 32, "cc" * 32, "dd" * 32
 HEADER = json.dumps({"w": {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}}).encode()
 WEIGHTS = len(HEADER).to_bytes(8, "little") + HEADER + b"1234"
-IMAGES = save({"images": torch.arange(8.0).view(2, 1, 2, 2)})
+ATTACKED = AttackedSet.of(torch.arange(8.0).view(2, 1, 2, 2), 1.5, {"engine": "trained", "device": "cpu"})
 REPORT = {
     "seconds": 1.5,
     "diverged": False,
@@ -57,7 +57,7 @@ def store(tmp_path: Path) -> FolderStore:
         filled.save_evaluation(dataclasses.replace(EVALUATION, key=key))
     for key in (WHOLE, UNCHECKED, HALF, DAMAGED):
         filled.save_training(key, REPORT, WEIGHTS)
-    filled.save_attacked_set(WHOLE, {"engine": "trained", "device": "cpu", "images": 2}, IMAGES)
+    filled.save_attacked_set(WHOLE, ATTACKED)
     for kind in ("evaluations", "trainings"):
         path = filled.paths(kind, UNCHECKED)[-1]  # type: ignore[arg-type]
         path.write_text(json.dumps(json.loads(path.read_text())["record"]))
@@ -200,7 +200,7 @@ def test_export_is_a_store_with_a_manifest(
     }
     assert copied == {name: text for name, text in contents(store.folder).items() if WHOLE in name or UNCHECKED in name}
     assert len(copied) == 8
-    assert FolderStore(folder).load_attacked_set(WHOLE) == IMAGES
+    assert FolderStore(folder).load_attacked_set(WHOLE) == ATTACKED
     assert FolderStore(folder).load_training(WHOLE) == (REPORT, WEIGHTS)
     assert sorted(path.name for path in target.parent.iterdir()) == [name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -24,7 +25,7 @@ from experiments.reproduction.estimate import estimate
 from experiments.reproduction.finals import final_job, prune_teacher, pruned_figures
 from experiments.reproduction.plan import make_plan
 from experiments.reproduction.results import Results
-from experiments.reproduction.running import run_finals, run_searches
+from experiments.reproduction.running import _fixed_trainings, run_finals, run_searches
 from experiments.reproduction.scale import LAPTOP, Group
 from experiments.reproduction.searches import SearchKey, SearchSettings, encoder_of, read_search, search
 from experiments.reproduction.topology import keep_ratios
@@ -199,12 +200,40 @@ def test_a_search_in_which_a_training_failed_is_not_kept(tmp_path: Path, monkeyp
     assert read_search(tmp_path, key) is None and search(settings, key) == read_search(tmp_path, key)
 
 
-def test_networks_that_are_known_before_are_trained_beside_the_meta_trainings(tmp_path: Path) -> None:
-    plan = make_plan(TINY, ("table2",), False, ("fashion-mnist-14",))
-    settings = SearchSettings(TINY, tmp_path, store=str(tmp_path / "store"), device="cpu")
-    assert run_searches(settings, replace(plan, meta=(), searches=()), map) == {}
-    store, jobs = FolderStore(tmp_path / "store"), plan.fixed_jobs(TINY)
-    assert jobs and sorted(store.keys("evaluations")) == sorted(job.key for job in jobs)
+def test_processes_without_a_meta_training_train_networks_that_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three processes: one for the meta-training, two for fixed networks until it is done."""
+    plan = replace(make_plan(TINY, ("table1",), False, ("fashion-mnist-14",)), searches=())
+    settings, called = SearchSettings(TINY, tmp_path, store=str(tmp_path / "store"), device="cpu"), list[Any]()
+    jobs = [job for each in _fixed_trainings(settings, plan) for job in each]
+    macs = [cost(job.network).macs for job in jobs]
+    assert (
+        len(plan.meta) == 1
+        and macs == sorted(macs)
+        and {job.key for job in jobs} == {job.key for job in plan.fixed_jobs(TINY)}
+    )
+
+    def each(function: Any, calls: Any) -> Any:
+        """As three processes would: the meta-training ends last but one."""
+        if isinstance(calls, list):
+            yield from map(function, calls)  # of the encoders
+            return
+        _, *others = itertools.islice(calls, 3)
+        called.extend(others)
+        yield function(others[0])
+        called.append(next(calls))
+        yield True
+        assert next(calls, None) is None  # nothing more is begun
+        yield False
+
+    monkeypatch.setattr("experiments.reproduction.running.encoder_of", lambda *_: None)
+    assert run_searches(settings, plan, each) == {}
+    assert [call.func.__name__ for call in called] == ["_measure"] * 3
+    kept = FolderStore(tmp_path / "store").keys("evaluations")
+    assert sorted(kept) == sorted(job.key for job in called[0].args[1])
+    monkeypatch.setattr(SearchSettings, "make_evaluator", lambda *_, **__: 1 / 0)
+    assert called[1]() is False  # `run_finals` will tell
 
 
 def test_final_figures_that_failed_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

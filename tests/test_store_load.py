@@ -299,9 +299,9 @@ def test_a_run_goes_on_without_room_and_writes_when_there_is_some(
     assert len(warned) == 1
     assert trained == [STUDENT.training_key]  # of the run's memory the second time
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    assert store.worker_folder is None
+    assert store.progress_folder is None
     store.save_evaluation(recorded[1][TEACHER])
-    assert store.worker_folder is not None
+    assert store.progress_folder is not None
     fresh = FolderStore(tmp_path)
     assert fresh.load_training(STUDENT.training_key) is not None
     for job in (STUDENT, TEACHER, OTHER_ATTACK):

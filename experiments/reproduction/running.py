@@ -1,12 +1,13 @@
-"""Carrying a plan out: meta-trainings and searches side by side in processes, then what is left of the final figures.
+"""Carrying a plan out: meta-trainings and searches side by side in processes, then all final trainings.
 
-Networks that are known before any search are trained beside the meta-trainings, which are often fewer than processes.
+Meta-trainings are often fewer than processes: the others meanwhile train networks that no search has to find.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -24,50 +25,59 @@ from experiments.reproduction.searches import (
     search,
 )
 from experiments.worker_pool import Each
+from rcnas_env.cost import cost
 from rcnas_env.evaluation.job import Job
 
 
 def run_searches(settings: SearchSettings, plan: Plan, each: Each) -> dict[SearchKey, Found]:
-    """Encoders, meta-trainings, fixed networks' figures and searches of the plan; what is there is not done again."""
+    """Encoders, meta-trainings and searches of the plan; what the run folder has is read."""
     variants = list(dict.fromkeys((*plan.meta, *(key.variant for key in plan.searches))))
     hidden = {HIDDEN.get(variant, ()): variant for variant in reversed(variants)}  # one variant for each encoder
     found: dict[SearchKey, Found] = {}
-    stages: tuple[tuple[str, Callable[[Any], Any], Sequence[Any]], ...] = (
-        ("state encoders", partial(_encoder, settings, plan.missing), list(hidden.values())),
-        ("meta-trainings", _call, _meta_trainings(settings, plan)),
-        ("searches", partial(_search, settings, plan.missing), plan.searches),
-    )
-    for title, function, items in stages:
-        if not items:
-            continue
-        with progress_bar(title, len(items)) as bar:
-            for result in each(function, items):
-                bar.advance()
-                if isinstance(result, Found):
-                    found[result.key] = result
+    encoders = partial(_encoder, settings, plan.missing)
+    for _ in _with_progress("state encoders", each, encoders, list(hidden.values())):
+        pass
+    _meta_train_all(settings, plan, each)
+    for result in _with_progress("searches", each, partial(_search, settings, plan.missing), plan.searches):
+        found[result.key] = result
     return found
 
 
-def _meta_trainings(settings: SearchSettings, plan: Plan) -> list[Callable[[], None]]:
-    """Calls that meta-train the plan's agents, and after them those that measure its fixed networks for the store."""
-    calls: list[Callable[[], None]] = [partial(meta_train, settings, name, plan.missing) for name in plan.meta]
+def _with_progress(title: str, each: Each, function: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
+    if items:
+        with progress_bar(title, len(items)) as bar:
+            for result in each(function, items):
+                bar.advance()
+                yield result
+
+
+def _meta_train_all(settings: SearchSettings, plan: Plan, each: Each) -> None:
+    """Meta-train the plan's agents; a process that none is left for trains fixed networks until all are done."""
+    left = len(plan.meta)
+
+    def calls() -> Iterator[Callable[[], bool]]:
+        """What is next, asked for whenever a process is free."""
+        for variant in plan.meta:
+            yield partial(_meta_train, settings, plan.missing, variant)
+        for jobs in _fixed_trainings(settings, plan):
+            if left == 0:
+                return
+            yield partial(_measure, settings, jobs)
+
+    if left:
+        with progress_bar("meta-trainings", left) as bar:
+            for is_meta_training in each(_call, calls()):
+                if is_meta_training:
+                    left -= 1
+                    bar.advance()
+
+
+def _fixed_trainings(settings: SearchSettings, plan: Plan) -> list[list[Job]]:
+    """The jobs of each training of a fixed network; the smallest first, so that nobody waits long for the last."""
     trainings: dict[str, list[Job]] = {}
-    for job in plan.fixed_jobs(settings.scale):
+    for job in sorted(plan.fixed_jobs(settings.scale), key=lambda job: cost(job.network).macs):
         trainings.setdefault(job.training_key, []).append(job)
-    return calls + [partial(_measure, settings, jobs) for jobs in trainings.values()]
-
-
-def _measure(settings: SearchSettings, jobs: Sequence[Job]) -> None:
-    """Put the jobs' evaluations into the store; those that fail are not kept, and `run_finals` says so."""
-    evaluator = settings.make_evaluator()
-    try:
-        evaluator.evaluate(jobs)
-    finally:
-        evaluator.close()
-
-
-def _call(function: Callable[[], None]) -> None:
-    function()
+    return list(trainings.values())
 
 
 def run_finals(
@@ -111,6 +121,31 @@ def run_prunings(settings: SearchSettings, plan: Plan, each: Each) -> dict[Final
             measured |= figures
     # cells of several tables may be one final each; the plan has no two equal ones
     return measured
+
+
+def _call(function: Callable[[], bool]) -> bool:
+    return function()
+
+
+def _meta_train(settings: SearchSettings, missing: tuple[str, ...], variant: str) -> bool:
+    """Meta-train one agent; true, for it is one."""
+    meta_train(settings, variant, missing)
+    return True
+
+
+def _measure(settings: SearchSettings, jobs: Sequence[Job]) -> bool:
+    """Put the jobs' evaluations into the store; false, for this is no meta-training.
+
+    What goes wrong is left to `run_finals`, which does the job once more, and tells: nothing that can wait may keep
+    the searches from being done. Hence, too, a process of its own, whose death ends this call alone.
+    """
+    with suppress(Exception):
+        evaluator = settings.make_evaluator(workers=1)
+        try:
+            evaluator.evaluate(jobs)
+        finally:
+            evaluator.close()
+    return False
 
 
 def _encoder(settings: SearchSettings, missing: tuple[str, ...], variant: str) -> None:

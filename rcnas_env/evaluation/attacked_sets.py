@@ -1,76 +1,69 @@
 """Image sets attacked through a teacher (Algorithm 2): the same for all of its students, so attacked once.
 
-A process keeps the last few in memory; the store keeps all of them, for other processes and later runs.
+Whoever measures the first student hands the set back; the engine keeps it in the store, and gives it to all others.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import time
-from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
-from torch import Tensor
+if TYPE_CHECKING:  # a store is looked after without torch
+    from torch import Tensor
 
-from rcnas_env.evaluation.folder_store import FolderStore
-from rcnas_env.evaluation.job import Job
+    from rcnas_env.evaluation.job import Job
 
-KEPT = 4
-"""Sets in memory, the last ones asked for: of 256 images of 3×32×32 some 3 MB each, of test sets a hundred times."""
+TENSOR = "images"
+"""The name of the one tensor in a set's safetensors bytes."""
 
-_sets: OrderedDict[str, Tensor] = OrderedDict()
+TOLERANCE = 1e-5
+"""By which rounding may put a pixel outside the radius."""
 
 
-def attacked_set_key(source: Job, weights: bytes) -> str:
-    """Identity of a set, 64 hexadecimal digits: the teacher's own job (`Job.source_job`), and its weights."""
-    return hashlib.sha256(f"attacked set {source.key} {hashlib.sha256(weights).hexdigest()}".encode()).hexdigest()
+@dataclass(frozen=True)
+class AttackedSet:
+    """Attacked images and where they are from.
+
+    record: JSON values: the provenance of the attack, `seconds` that it took, `images` that there are, and
+        `micro_batch` where memory ran out.
+    images: float32 (N, channels, height, width) as safetensors bytes.
+    """
+
+    record: dict[str, Any]
+    images: bytes
+
+    @classmethod
+    def of(cls, images: Tensor, seconds: float, origin: dict[str, Any]) -> AttackedSet:
+        """The set of `images`, attacked in `seconds`; `origin` are further fields of the record."""
+        from safetensors.torch import save
+
+        record = {**origin, "seconds": seconds, "images": len(images)}
+        return cls(record, save({TENSOR: images.detach().cpu().contiguous()}))
+
+    def attacked(self, clean: Tensor, radius: float) -> Tensor | None:
+        """The images on the device of the `clean` ones; None if they cannot be these, attacked within `radius`."""
+        from safetensors.torch import load
+
+        images = load(self.images).get(TENSOR)
+        if images is None or images.shape != clean.shape or images.dtype != clean.dtype:
+            return None
+        images = images.to(clean.device)
+        distance = (images - clean).abs().max().item() if images.numel() else 0.0
+        return images if distance <= radius + TOLERANCE else None  # not where it is NaN
 
 
-def attacked_once(
-    source: Job,
-    weights: bytes,
-    device: str,
-    attack: Callable[[], Tensor],
-    origin: dict[str, Any],
-    store_folder: str | None = None,
-) -> Tensor:
-    """What `attack` returns for `source`, or returned in this process or in one that shares the store; on `device`.
-
-    Two processes that want a set at the same time both attack it: a claim would have one of them wait as long.
+def attacked_set_key(job: Job, weights: bytes, through: tuple[dict[str, Any], bytes] | None, device: str) -> str | None:
+    """Identity of the set that a job is measured by, 64 hexadecimal digits; None where no other job has the same.
 
     Args:
-        source: the teacher's own job.
-        weights: of the teacher, safetensors bytes.
-        device: where the set is wanted.
-        attack: the attacked images (N, channels, height, width), float32.
-        origin: where a set is from that is attacked now, JSON values.
-        store_folder: of a `FolderStore`; None, or one that is not on this machine, for this process's memory alone.
+        job: what is measured.
+        weights: of its network, safetensors bytes.
+        through: (report, weights) of the teacher, as for `work.measure`.
+        device: where the attack runs: another type of device draws other random numbers.
     """
-    key = attacked_set_key(source, weights)
-    if key not in _sets:
-        store = None if store_folder is None else _store(store_folder)
-        kept = None if store is None else store.load_attacked_set(key)
-        if kept is None:
-            start = time.perf_counter()
-            images = attack().cpu().contiguous()
-            if store is not None:
-                record = {**origin, "images": len(images), "seconds": time.perf_counter() - start}
-                store.save_attacked_set(key, record, save_safetensors({"images": images}))
-        else:
-            images = load_safetensors(kept)["images"]
-        _sets[key] = images
-        while len(_sets) > KEPT:
-            _sets.popitem(last=False)
-    _sets.move_to_end(key)
-    return _sets[key].to(device, copy=True)
-
-
-@functools.lru_cache(maxsize=4)
-def _store(folder: str) -> FolderStore | None:
-    """One store a folder, which warns once of what it cannot write; None on a cluster's node without such a folder."""
-    return FolderStore(folder) if Path(folder).is_dir() else None
+    if job.task.attack_source != "teacher" or (through is not None and through[0]["diverged"]):
+        return None
+    of_the_teacher = weights if through is None else through[1]
+    parts = job.teacher_job.key, hashlib.sha256(of_the_teacher).hexdigest(), device.partition(":")[0]
+    return hashlib.sha256(" ".join(("attacked set", *parts)).encode()).hexdigest()

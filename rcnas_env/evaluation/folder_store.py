@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rcnas_env.evaluation.attacked_sets import AttackedSet
 from rcnas_env.evaluation.claims import Claim, Claims
 from rcnas_env.evaluation.entries import SUFFIXES, DamagedEntryError, Entry, Kind, decode, encode, write_files
 from rcnas_env.evaluation.record import Evaluation
@@ -52,12 +53,12 @@ class FolderStore:
         self._warned: set[Hashable] = set()
 
     @property
-    def worker_folder(self) -> str | None:
-        """This folder, for worker processes: there they keep how far long attacks have come, and attacked sets.
+    def progress_folder(self) -> str | None:
+        """Where attacks keep how far they have come; each removes its file when it is done.
 
         None as long as the store is known not to be writable.
         """
-        return None if self._unwritten else str(self.folder.absolute())  # on other nodes too
+        return None if self._unwritten else str((self.folder / "under-way").absolute())  # on other nodes too
 
     def load_evaluation(self, key: str) -> Evaluation | None:
         """See `Store`. An entry that is damaged is set aside and counts as absent.
@@ -97,20 +98,17 @@ class FolderStore:
         """See `Store`. The report is written last: it stands for a whole entry."""
         self._save("trainings", key, Entry(report, weights))
 
-    def load_attacked_set(self, key: str) -> bytes | None:
-        """Images attacked through a teacher, safetensors bytes; None if there are none, or they are damaged."""
+    def load_attacked_set(self, key: str) -> AttackedSet | None:
+        """See `Store`. Half a set counts as absent; damage is set aside."""
         entry = self._load("attacked-sets", key)
-        return None if entry is None else entry.tensors
+        if entry is None:
+            return None
+        assert isinstance(entry.record, dict)
+        return AttackedSet(entry.record, entry.tensors)
 
-    def save_attacked_set(self, key: str, origin: dict[str, Any], images: bytes) -> None:
-        """Keep images that were attacked through a teacher, safetensors bytes, and where they are from.
-
-        They are not kept in memory where they cannot be written: whoever attacked them has them.
-        """
-        try:
-            self._write("attacked-sets", key, encode("attacked-sets", key, Entry(origin, images)))
-        except OSError as error:
-            self._warn_of(error)
+    def save_attacked_set(self, key: str, attacked: AttackedSet) -> None:
+        """See `Store`."""
+        self._save("attacked-sets", key, Entry(attacked.record, attacked.images))
 
     def claim(self, key: str) -> Claim | None:
         """See `Store`. Where no claim can be written the work is done without one."""

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from rcnas_env.evaluation import work
+from rcnas_env.evaluation.attacked_sets import AttackedSet
 from rcnas_env.evaluation.evaluator import register_engine
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.ray_workers import RayWorkers, has_gpu, import_ray
@@ -26,8 +27,8 @@ class RayEvaluator(TrainedEvaluator):
 
     All that `TrainedEvaluator` says holds: results are the same to the bit, a job alone decides them; trainings that
     several jobs need are done once; jobs that fail are flagged (docs/faults.md). The store stays with this process, so
-    that worker nodes need no common folder: weights travel through Ray's object store, each training once a node.
-    docs/scaling.md shows clusters.
+    that worker nodes need no common folder: weights, and images attacked through a teacher, travel through Ray's object
+    store, each once a node. docs/scaling.md shows clusters.
 
     A cluster that is started here listens on the loopback interface only, has no dashboard, sends no usage statistics,
     and keeps its logs in a temporary folder; `close` ends it. One that was there before is left as it was.
@@ -85,13 +86,17 @@ class RayEvaluator(TrainedEvaluator):
             None if each is None else self._ray.ship(each.training_key, schedule.training(each))
             for each in (job, job.source_job)
         )
-        folder = getattr(self.store, "worker_folder", None)
-        return self._ray.submit(_measure, job, own, through, self.device, folder, threads=threads)
+        folder, attacked = getattr(self.store, "progress_folder", None), schedule.attacked_set(job)
+        if attacked is not None:
+            attacked = self._ray.ship(job.teacher_job.key, attacked)
+        return self._ray.submit(_measure, job, own, through, self.device, folder, attacked, threads=threads)
 
 
-def _measure(job: Job, own: Training, through: Training | None, device: str, store_folder: str | None) -> Evaluation:
-    """`work.measure` with each training as one argument, as it lies in the object store."""
-    return work.measure(job, *own, through, device, store_folder)
+def _measure(
+    job: Job, own: Training, through: Training | None, device: str, folder: str | None, attacked: AttackedSet | None
+) -> tuple[Evaluation, AttackedSet | None]:
+    """`work.measure_and_share` with each training as one argument, as it lies in the object store."""
+    return work.measure_and_share(job, *own, through, device, folder, attacked)
 
 
 def _check(num_gpus: float | None, address: str | None, modules: Sequence[str]) -> None:

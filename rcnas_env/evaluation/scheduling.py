@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 from rcnas_env.cost import cost
+from rcnas_env.evaluation.attacked_sets import AttackedSet, attacked_set_key
 from rcnas_env.evaluation.claims import Claim
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.store import Store
@@ -16,6 +17,9 @@ Training = tuple[dict[str, Any], bytes]
 Work = tuple[Literal["train", "measure"], Job]
 """What is to be done, and the job that says how."""
 
+NOBODY = ""
+"""No job's key."""
+
 
 class Schedule:
     """The work that `jobs` need: each measurement as soon as its trainings are there, each training once.
@@ -24,13 +28,19 @@ class Schedule:
     is claimed in the store before it is given out. One that another process has claimed waits while there is other
     work; it is asked for again after `retry`, and taken from the store once its claim is released or has lapsed.
 
+    Of students that are attacked through one teacher the first has the images attacked; the others wait for them.
+
     Args:
         jobs: by key, none of which the store has an evaluation of.
-        store: looked up for trainings, and given the new ones.
+        store: looked up for trainings and attacked sets, and given the new ones.
+        device: where attacks run.
     """
 
-    def __init__(self, jobs: dict[str, Job], store: Store) -> None:
+    def __init__(self, jobs: dict[str, Job], store: Store, device: str = "cpu") -> None:
         self._store = store
+        self._device = device
+        self._attacking: dict[str, str] = {}  # the teacher's job → the first of its students' jobs, by their keys
+        self._set_keys: dict[str, str | None] = {}  # of the jobs that are being measured
         self._to_measure = dict(jobs)
         self._known, self._to_train = _find_trainings(jobs.values(), store)
         self._held: dict[str, Training] = {}  # of `_known`, those in use: all at once may be tens of GB
@@ -57,11 +67,13 @@ class Schedule:
                 return kind, job
             self._to_measure[job.key] = job
         while True:
-            ready = [job for job in self._to_measure.values() if needed_trainings(job).keys() <= self._known]
+            ready = [job for job in self._to_measure.values() if self._is_ready(job)]
             if ready:
                 chosen = max(ready, key=lambda job: cost(job.network).macs)
                 if self._lost(chosen):
                     continue
+                if chosen.task.attack_source == "teacher":
+                    self._attacking.setdefault(chosen.teacher_job.key, chosen.key)
                 return "measure", self._to_measure.pop(chosen.key)
             if not self._to_train:
                 return None
@@ -77,6 +89,21 @@ class Schedule:
     def training(self, job: Job) -> Training:
         """The training of the network of a job that `next` has just given out to measure."""
         return self._held[job.training_key]
+
+    def attacked_set(self, job: Job) -> AttackedSet | None:
+        """The images of a job that `next` has just given out to measure, where they were attacked before."""
+        through = self.training(job.source_job) if job.source_job else None
+        key = attacked_set_key(job, self.training(job)[1], through, self._device)
+        self._set_keys[job.key] = key
+        return None if key is None else self._store.load_attacked_set(key)
+
+    def finish_measuring(self, job: Job, attacked: AttackedSet | None = None) -> None:
+        """Save the images that were attacked for a job that `next` gave out, if any; others need not wait for them."""
+        key = self._set_keys.pop(job.key, None)
+        if key is not None and attacked is not None:
+            self._store.save_attacked_set(key, attacked)
+        if self._attacking.get(job.teacher_job.key) == job.key:
+            self._attacking[job.teacher_job.key] = NOBODY
 
     def finish_training(self, job: Job, training: Training) -> None:
         """Save a training that `next` gave out, and let go of its claim."""
@@ -109,6 +136,14 @@ class Schedule:
         """Let go of the claims on trainings that were not finished."""
         while self._claims:
             self._claims.popitem()[1].release()
+
+    def _is_ready(self, job: Job) -> bool:
+        """Whether a job's trainings are there, and no other job has its images attacked just now."""
+        if job.task.attack_source == "teacher":
+            first = self._attacking.get(job.teacher_job.key, NOBODY)
+            if first not in (NOBODY, job.key):
+                return False
+        return needed_trainings(job).keys() <= self._known
 
     def _take(self, job: Job) -> bool:
         """Whether a training is for this process to do: nobody has claimed it, and it has not been done meanwhile."""

@@ -118,7 +118,7 @@ class TrainedEvaluator:
 
     def _compute(self, jobs: dict[str, Job]) -> Generator[tuple[Job, Evaluation], None, None]:
         """Evaluate `jobs`, each as soon as the trainings it needs are there; saves and yields them as they finish."""
-        schedule = Schedule(jobs, self.store)
+        schedule = Schedule(jobs, self.store, self.device)
         running: dict[Future[Any], Work] = {}
         try:
             while schedule.unfinished or running:
@@ -150,13 +150,17 @@ class TrainedEvaluator:
             if reason is None:
                 schedule.repeat(of)
                 return []
+            if kind == "measure":
+                schedule.finish_measuring(job)
             lost = schedule.give_up_training(job) if kind == "train" else [job]
             return [(each, work.failed(each, reason, self.device)) for each in lost]
         if kind == "train":
             schedule.finish_training(job, call.result())
             return []
-        self.store.save_evaluation(call.result())
-        return [(job, call.result())]
+        evaluation, attacked = call.result()
+        schedule.finish_measuring(job, attacked)
+        self.store.save_evaluation(evaluation)
+        return [(job, evaluation)]
 
     def _known_failure(self, job: Job) -> Evaluation | None:
         reason = self._faults.known(job)
@@ -167,8 +171,10 @@ class TrainedEvaluator:
         if kind == "train":
             return self._submit(work.train, job, self.device)
         through = schedule.training(job.source_job) if job.source_job else None
-        folder = getattr(self.store, "worker_folder", None)
-        return self._submit(work.measure, job, *schedule.training(job), through, self.device, folder)
+        folder, attacked = getattr(self.store, "progress_folder", None), schedule.attacked_set(job)
+        return self._submit(
+            work.measure_and_share, job, *schedule.training(job), through, self.device, folder, attacked
+        )
 
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a call in a worker process, or here and now where there are none."""

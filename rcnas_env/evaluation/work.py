@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from rcnas_env.data import DataCorruptError, ImageSet, dataset_entry, load_split
 from rcnas_env.data.dataset import validate_test_size
 from rcnas_env.data.splitting import SPLIT_SEED, take_per_class
 from rcnas_env.difficulty import lipschitz_coefficients
-from rcnas_env.evaluation.attacked_sets import attacked_once
+from rcnas_env.evaluation.attacked_sets import AttackedSet
 from rcnas_env.evaluation.job import Job
 from rcnas_env.evaluation.record import Evaluation
 from rcnas_env.networks import build
@@ -28,9 +27,6 @@ from rcnas_env.seeding import derive_seed
 from rcnas_env.training.fit import cpu_threads, fit
 from rcnas_env.training.freed_memory import give_back_freed_memory
 from rcnas_env.training.memory import MicroBatch
-
-PROGRESS_FOLDER = "under-way"
-"""In a store: how far long attacks have come; each removes its file when it is done."""
 
 
 def train(job: Job, device: str = "cpu") -> tuple[dict[str, Any], bytes]:
@@ -76,10 +72,10 @@ def attack_images(
     job: Job,
     weights: bytes,
     device: str = "cpu",
-    store_folder: str | None = None,
+    progress_folder: str | None = None,
     micro_batch: MicroBatch | None = None,
 ) -> AttackResult:
-    """Attack the job's split through its network, white box; `store_folder` as in `measure`.
+    """Attack the job's split through its network, white box; `progress_folder` as in `measure`.
 
     Where memory runs out the attack starts over with fewer images in a forward pass (`micro_batch`): the same batches,
     random draws and, to rounding, logits.
@@ -90,7 +86,7 @@ def attack_images(
     attacked = freeze(model) if job.recipe.folded else model
     attack = attack_entry(job.task.attack).make(job.task.radius, job.network.classes)
     seed = derive_seed(job.seed, "attack", job.task.attack)
-    progress = None if store_folder is None else AttackProgress(Path(store_folder) / PROGRESS_FOLDER)
+    progress = None if progress_folder is None else AttackProgress(progress_folder)
 
     def attempt() -> AttackResult:
         """The whole attack, by the micro-batch of this moment: `MicroBatch.run` calls again after lack of memory."""
@@ -118,26 +114,14 @@ def _source(job: Job, weights: bytes, through: tuple[dict[str, Any], bytes] | No
     return None if through[0]["diverged"] else (job.source_job, through[1])
 
 
-def _attacked_by(source: Job, weights: bytes, device: str, store_folder: str | None, micro_batch: MicroBatch) -> Tensor:
-    """The split as attacked through the source's network; through a teacher's, for all of its students, once."""
-
-    def attack() -> Tensor:
-        """The whole attack."""
-        return attack_images(source, weights, device, store_folder, micro_batch).adversarial
-
-    if source.task.attack_source == "student":
-        return attack()
-    origin = provenance(device, source.recipe.threads)
-    return attacked_once(source, weights, device, attack, origin, store_folder)
-
-
 def measure(
     job: Job,
     report: dict[str, Any],
     weights: bytes,
     through: tuple[dict[str, Any], bytes] | None = None,
     device: str = "cpu",
-    store_folder: str | None = None,
+    progress_folder: str | None = None,
+    attacked_set: AttackedSet | None = None,
 ) -> Evaluation:
     """Attack the job's trained network and measure it.
 
@@ -147,33 +131,55 @@ def measure(
         through: (report, weights) of the teacher, where the attack goes through it (`job.source_job`); a
             teacher that diverged gives no attack, and the images stay clean.
         device: where to attack.
-        store_folder: of the store, where an attack that takes long keeps how far it has come, to go on from there after
-            an interruption, and where images attacked through a teacher are kept; None for neither.
+        progress_folder: where an attack that takes long keeps how far it has come, to go on from there after an
+            interruption; None to start over.
+        attacked_set: the images as attacked through the teacher before, for this or another student of it.
 
     Returns:
-        Its `attack_seconds` are those spent here: an attack through a teacher that was done before takes none. Where
+        Its `attack_seconds` are what the attack and the measurement take, whoever attacked the images first. Where
         memory ran out its provenance holds `training_micro_batch` or `attack_micro_batch`, see `MicroBatch`.
 
     Raises:
         NoRoomError: memory does not suffice for one image.
     """
+    return measure_and_share(job, report, weights, through, device, progress_folder, attacked_set)[0]
+
+
+def measure_and_share(
+    job: Job,
+    report: dict[str, Any],
+    weights: bytes,
+    through: tuple[dict[str, Any], bytes] | None = None,
+    device: str = "cpu",
+    progress_folder: str | None = None,
+    attacked_set: AttackedSet | None = None,
+) -> tuple[Evaluation, AttackedSet | None]:
+    """`measure`, and the images where they were attacked here, for the teacher's other students; None else."""
     if report["diverged"]:
-        return _diverged(job, report, device)
+        return _diverged(job, report, device), None
     _require_unchanged(job)
     give_back_freed_memory()  # the training's
     start = time.perf_counter()
     micro_batch = MicroBatch()
     images, labels = (tensor.to(device) for tensor in _attacked_split(job))
     model = load_network(job, weights, device)
-    source = _source(job, weights, through)
-    attacked = images if source is None else _attacked_by(*source, device, store_folder, micro_batch)
+    source, before, shared = _source(job, weights, through), dict[str, Any](), None
+    known = None if attacked_set is None or source is None else attacked_set.attacked(images, job.task.radius)
+    if source is None:
+        attacked = images
+    elif attacked_set is not None and known is not None:
+        attacked, before = known, attacked_set.record
+    else:
+        attacked = attack_images(*source, device, progress_folder, micro_batch).adversarial
+        if job.task.attack_source == "teacher":
+            shared = AttackedSet.of(attacked, time.perf_counter() - start, _origin(job, device, micro_batch))
     clean_logits, attacked_logits, lips = _forward_passes(job, model, images, attacked, micro_batch)
     if not all(bool(values.isfinite().all()) for values in (clean_logits, attacked_logits, lips)):
-        return _diverged(job, report, device)  # its weights are finite, but too large to compute with
+        return _diverged(job, report, device), shared  # its weights are finite, but too large to compute with
     clean = clean_logits.argmax(1) == labels
     robust = clean & (attacked_logits.argmax(1) == labels)
     network_cost = cost(job.network)
-    return Evaluation(
+    evaluation = Evaluation(
         key=job.key,
         params=network_cost.params,
         macs=network_cost.macs,
@@ -186,9 +192,10 @@ def measure(
         zero_perturbations=(attacked == images).flatten(1).all(dim=1).float().mean().item(),
         diverged=False,
         training_seconds=float(report["seconds"]),
-        attack_seconds=time.perf_counter() - start,
-        provenance={**provenance(device, job.recipe.threads), **_divisions(report, micro_batch)},
+        attack_seconds=time.perf_counter() - start + before.get("seconds", 0.0),
+        provenance={**provenance(device, job.recipe.threads), **_divisions(report, micro_batch, before)},
     )
+    return evaluation, shared
 
 
 def failed(job: Job, reason: str, device: str) -> Evaluation:
@@ -245,10 +252,20 @@ def _logits(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
         return torch.cat([model(batch).float() for batch in images.split(batch_size)])
 
 
-def _divisions(report: dict[str, Any], micro_batch: MicroBatch) -> dict[str, int]:
-    """The sizes that batches had to be divided into, for the provenance: nothing where memory sufficed."""
-    sizes = {"training_micro_batch": report.get("micro_batch"), "attack_micro_batch": micro_batch.size}
+def _divisions(report: dict[str, Any], micro_batch: MicroBatch, before: dict[str, Any]) -> dict[str, int]:
+    """The sizes that batches had to be divided into, for the provenance: nothing where memory sufficed.
+
+    before: the record of the attacked set, where there was one.
+    """
+    attack = micro_batch.size if micro_batch.size is not None else before.get("micro_batch")
+    sizes = {"training_micro_batch": report.get("micro_batch"), "attack_micro_batch": attack}
     return {name: size for name, size in sizes.items() if size is not None}
+
+
+def _origin(job: Job, device: str, micro_batch: MicroBatch) -> dict[str, Any]:
+    """Where an attacked set is from, for its record."""
+    divided = {} if micro_batch.size is None else {"micro_batch": micro_batch.size}
+    return {**provenance(device, job.recipe.threads), **divided}
 
 
 def _diverged(job: Job, report: dict[str, Any], device: str) -> Evaluation:
