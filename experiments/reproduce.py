@@ -8,7 +8,8 @@ table1 … table7, table9, table10, figure1, figure3, figure4, figure6, or all. 
 "gpu" (one data-centre GPU, paper-size networks, short trainings), "paper" (the paper's settings). What a scale stands
 for is in experiments/reproduction/scale.py.
 
-1. Pre-trains the state encoder, meta-trains RC-NAS and its ablations, fine-tunes them on every task that is needed.
+1. Pre-trains the state encoder, meta-trains RC-NAS and its ablations, fine-tunes them on every task that is needed;
+   processes that have nothing to meta-train take networks of step 2 that are known already.
 2. Trains the chosen students and all rivals by the final recipe, prunes teachers; attacks them on the test set.
 3. Writes the tables in the paper's form with the paper's figures beside the measured ones, the figures, a verdict on
    each claim that could be tested, and record.json.

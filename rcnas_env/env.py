@@ -80,7 +80,7 @@ class RCNASEnv(gym.Env[Observation, dict[str, NDArray[Any]]]):
     ## Arguments
     Args:
         preset: name of the preset that gives tasks and recipe where they are not given: "digits", "fashion-mnist",
-            "paper", or a registered one.
+            "fashion-mnist-14", "paper", or a registered one.
         tasks: a Task (fine-tuning), a list of them, or a TaskSource such as TaskBuffers (meta-training).
         recipe: how every network is trained; a Recipe, or a mapping of its fields. The preset's where it is not given,
             with a warning where the tasks are of other data sets than the preset's.

@@ -13,16 +13,17 @@ import pytest
 from agents.checkpoint import CheckpointError
 from experiments.arena_meta import ChargingEvaluator
 from experiments.reproduction.building import time_table
-from experiments.reproduction.estimate import _random_students, _student, estimate
+from experiments.reproduction.estimate import _attack, _random_students, _student, estimate
 from experiments.reproduction.outline import outline
 from experiments.reproduction.plan import make_plan
 from experiments.reproduction.prices import ASSUMED_TFLOPS, Prices, layers, passes_of, prices, random_images
-from experiments.reproduction.scale import GPU, LAPTOP
+from experiments.reproduction.scale import GPU, LAPTOP, Scale
 from experiments.reproduction.searches import SearchKey, SearchSettings, _environments, search
 from experiments.result_table import Cell
 from rcnas_env.architecture import NetworkSpec, StageSpec
 from rcnas_env.cost import cost
 from rcnas_env.evaluation.analytic import AnalyticEvaluator
+from rcnas_env.evaluation.job import Job
 from rcnas_env.training.recipe import Recipe
 
 
@@ -105,6 +106,20 @@ def test_steps_are_timed_on_random_images_of_the_data_set_s_shape() -> None:
     assert measured.attack == 1 if recipe.precision == "fp32" else measured.attack > 0
 
 
+@pytest.mark.parametrize(("dataset", "group", "batches"), [("digits", LAPTOP, 30), ("cifar10", GPU, 3)])
+def test_small_networks_are_timed_for_more_steps(
+    dataset: str, group: Scale, batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = list[int]()
+    monkeypatch.setattr(
+        "experiments.reproduction.prices._seconds", lambda network, images, *_: sizes.append(len(images)) or 1.0
+    )
+    teacher, recipe = group.task("cifar10", "5G", "clean").teacher, LAPTOP.search_recipe.but(precision="fp32")
+    monkeypatch.setattr("experiments.reproduction.prices.TIMED_MACS", 1e15)
+    found = prices([teacher], dataset, recipe, "cpu")
+    assert sizes == [batches * recipe.batch_size] * 2 and f"By {batches} timed" in found.source
+
+
 def test_students_to_be_found_cost_what_random_ones_do_and_attacks_their_own_price() -> None:
     task, recipe = LAPTOP.task("cifar10", "5G", "pgd-20"), LAPTOP.search_recipe
     students = _random_students(task.teacher)
@@ -114,6 +129,11 @@ def test_students_to_be_found_cost_what_random_ones_do_and_attacks_their_own_pri
     training, attack = 2 * 640 * passes_of(recipe) * macs * 1e-9, 128 * 41 * macs * 1e-9
     assert _student({"digits": plain}, task, recipe) == pytest.approx(training + attack)
     assert _student({"digits": dear}, task, recipe) == pytest.approx(training + 3 * attack)
+    through = Job(students[0], replace(task, attack_source="teacher"), recipe)
+    assert _attack({"digits": dear}, through) == pytest.approx(128 * 2 * cost(students[0]).macs * 1e-9)
+    assert _attack({"digits": dear}, through.teacher_job) == pytest.approx(
+        3 * 128 * 41 * cost(task.teacher).macs * 1e-9
+    )
 
 
 def test_each_data_set_of_a_plan_has_its_own_price(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

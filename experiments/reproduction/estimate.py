@@ -27,6 +27,8 @@ from rcnas_env.training.recipe import Recipe
 
 ATTACK_PASSES = {"clean": 1, "fgsm": 3, "pgd-20": 41, "cw-40": 81, "autoattack": 1_500, "auto-lite": 600}
 """Forward and backward passes an image, roughly; others count as auto-lite."""
+VERDICT_PASSES = 2
+"""Of a student on images that its teacher's own row has had attacked: on the clean ones, and on those."""
 STUDENTS = 16
 """Uniformly random students of a teacher, whose mean cost stands for that of a student that is not known yet."""
 TEST_IMAGES = 10_000
@@ -227,5 +229,7 @@ def _attack(price_list: PriceList, job: Job) -> float:
     every = min(TEST_IMAGES, dataset_entry(job.task.dataset).training_images // 6)
     images = job.recipe.n_eval if job.split == "eval" else job.recipe.n_test or every
     price = price_list[job.task.dataset]
+    if job.source_job is not None:  # the teacher's own row pays for the images
+        return price.passes(job.network, images, job.recipe.attack_batch_size, VERDICT_PASSES)
     count = price.attack * ATTACK_PASSES.get(job.task.attack, 600)
     return price.passes(job.network, images, job.recipe.attack_batch_size, count)
