@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save as save_safetensors
 
 from rcnas_env.attacks.progress import AttackProgress, AttackState
+from rcnas_env.evaluation.attacked_sets import AttackedSet
 from rcnas_env.evaluation.claims import Claims, this_process
 from rcnas_env.evaluation.folder_store import FolderStore
 from rcnas_env.registry import UnknownNameError
@@ -65,6 +66,29 @@ def _stored_training(value: Any, folder: Path) -> None:
     store.load_training(KEY)
     store.save_training(KEY, REPORT, WEIGHTS)
     assert store.load_training(KEY) == (REPORT, WEIGHTS)
+
+
+SET = AttackedSet.of(torch.zeros(2, 1, 2, 2), 1.5, {"device": "cpu"})
+
+
+@st.composite
+def _attacked_sets(draw: st.DrawFn) -> tuple[Any, Any]:
+    """(images, record) to be put in the place of a whole entry's; None leaves a file as it is."""
+    if draw(st.booleans()):
+        return draw(files(damaged(SET.images))), None
+    return None, draw(files(documents_as_bytes([SET.record])))
+
+
+def _stored_set(value: Any, folder: Path) -> None:
+    store = FolderStore(folder)
+    store.save_attacked_set(KEY, SET)
+    for path, content in zip(store.paths("attacked-sets", KEY), value, strict=True):
+        if content is not None:
+            put(path, content)
+    found = store.load_attacked_set(KEY)
+    assert found is None or found == SET
+    store.save_attacked_set(KEY, SET)
+    assert store.load_attacked_set(KEY) == SET
 
 
 def _claim(value: Any, folder: Path) -> None:
@@ -169,6 +193,7 @@ STORES = (
         (),
     ),
     Surface("store: training", _trainings(), _stored_training, ()),
+    Surface("store: attacked set", _attacked_sets(), _stored_set, ()),
     Surface("store: claim", files(documents_as_bytes([this_process()])), _claim, ()),
     Surface("attack progress", files(_progress_files()), _progress, ()),
     Surface("table", _tables(), _table, (TableError, UnknownNameError)),
