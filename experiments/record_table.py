@@ -91,6 +91,8 @@ class TableRecording:
     """Of the Ray cluster; if not given, $RAY_ADDRESS, else one is started in this process."""
     time_limit: float | None = None
     """Seconds that one training or attack may take; it counts as diverged then. Needs workers (docs/faults.md)."""
+    first_phase: int = 0
+    """Which of PHASES to begin with: each takes fewer of the dear students than the one before; 3 is the last."""
     changes: dict[str, int] = field(default_factory=dict)
     """Fields of the recipe that are not as in the preset, whole numbers: `--changes n_train 800 epochs 2`."""
 
@@ -99,6 +101,7 @@ class TableRecording:
         require_integer("students", self.students, 1)
         require_integer("seeds", self.seeds, 1)
         require_integer("workers", self.workers, 0)
+        require_integer("first_phase", self.first_phase, 0, len(PHASES) - 1)
         _ = self.recipe  # raises if a change is of no field, or out of range
 
     @property
@@ -116,13 +119,14 @@ def anchors(teacher: NetworkSpec) -> list[NetworkSpec]:
     ]
 
 
-def design(space: StudentSpace, seed: int = 0) -> Iterator[int]:
-    """Rows of the space in the order in which they are recorded: the anchors, then at random by the shares."""
+def design(space: StudentSpace, seed: int = 0, first_phase: int = 0) -> Iterator[int]:
+    """Rows of the space in the order in which they are recorded: the anchors, then at random by the phases' shares."""
+    phases = ((0, PHASES[first_phase][1]), *PHASES[first_phase + 1 :])
     first = [space.row(network) for network in anchors(space.teacher)]
     yield from first
     rng, count = np.random.default_rng(seed), len(first)
     for row in rng.permutation(len(space)):
-        shares = next(shares for first_of_phase, shares in reversed(PHASES) if count >= first_of_phase)
+        shares = next(shares for first_of_phase, shares in reversed(phases) if count >= first_of_phase)
         share = _share(space, int(row), shares)
         if rng.random() < share and row not in first:
             count += 1
@@ -150,7 +154,7 @@ def recorded_jobs(config: TableRecording, space: StudentSpace, attacks: tuple[st
     dataset = preset_entry(config.preset).buffers().datasets[0]
     tasks = [Task(dataset, attack, space.teacher, float(cost(space.teacher).macs)) for attack in attacks]
     jobs = []
-    for position, row in zip(range(config.students), design(space), strict=False):
+    for position, row in zip(range(config.students), design(space, first_phase=config.first_phase), strict=False):
         repeated = position < len(anchors(space.teacher)) or position % REPEAT_EVERY == 0
         network = space.network(row)
         seeds = range(config.seeds if repeated else 1)
