@@ -20,7 +20,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 
 from experiments import fit_table, matrix, record_table
 from experiments.fit_table import Fit, TableFit, gather, make_card, network_means, seed_residuals, write_table
-from experiments.record_table import TableRecording, anchors, design, recorded_jobs
+from experiments.record_table import PHASES, TableRecording, anchors, design, recorded_jobs
 from experiments.table_model import FOLDS, GaussianProcess, features, held_out_predictions, worth
 from rcnas_env.architecture import NetworkSpec, StageSpec, StemSpec, named_network
 from rcnas_env.cost import cost
@@ -64,6 +64,22 @@ def test_the_design_begins_with_the_anchors_and_repeats_none() -> None:
     cheap = [row for row in chosen[len(first) :] if cost(SPACE.network(row)).macs <= cost(TEACHER).macs / 2]
     share = np.mean([cost(SPACE.network(row)).macs <= cost(TEACHER).macs / 2 for row in range(len(SPACE))])
     assert len(cheap) / (len(chosen) - len(first)) > share  # dear ones are thinned out
+
+
+def test_a_later_first_phase_takes_fewer_of_the_dear_from_the_start() -> None:
+    assert list(design(SPACE, first_phase=0)) == list(design(SPACE))
+    means = []
+    for first_phase in range(len(PHASES)):
+        chosen = list(itertools.islice(design(SPACE, first_phase=first_phase), 200))
+        assert chosen[:8] == list(itertools.islice(design(SPACE), 8))  # the anchors come first
+        means.append(np.mean([cost(SPACE.network(row)).macs for row in chosen]))
+    assert means == sorted(means, reverse=True) and len(set(means)) == len(PHASES)
+    jobs = recorded_jobs(TableRecording(students=60, first_phase=3), SPACE, ATTACKS)
+    assert [SPACE.row(student[0].network) for student in jobs] == list(
+        itertools.islice(design(SPACE, first_phase=3), 60)
+    )
+    with pytest.raises(ValueError, match="first_phase must be an integer from 0 to 3, got 4"):
+        TableRecording(first_phase=4)
 
 
 def test_the_first_students_are_the_same_however_many_are_asked_for() -> None:
