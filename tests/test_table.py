@@ -48,8 +48,9 @@ def names_of(table: Table) -> list[str]:
 # -- what ships ----------------------------------------------------------------------------------------
 
 
-def test_digits_ships() -> None:
-    assert "digits" in NAMES
+def test_digits_and_fashion_mnist_ship() -> None:
+    assert NAMES == ("digits", "fashion-mnist-14")
+    assert all(load_table(name).dataset == name for name in NAMES)
     assert load_table("digits") is load_table("digits")
     assert load_table("digits").name == "digits"
 
