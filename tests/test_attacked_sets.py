@@ -139,10 +139,10 @@ def test_seconds_and_divided_batches_are_those_of_the_attack_whoever_did_it() ->
     evaluate(store, *STUDENTS)
     own, through = (store.load_training(each.training_key) for each in (job, job.teacher_job))
     assert own is not None and through is not None
-    _, fresh = work.measure_and_share(job, *own, through)
+    _, fresh = work.measure(job, *own, through)
     assert fresh is not None and 0 < fresh.record["seconds"] < 60
     record = {**fresh.record, "seconds": 1_000.0, "micro_batch": 7}
-    evaluation, again = work.measure_and_share(job, *own, through, attacked_set=AttackedSet(record, fresh.images))
+    evaluation, again = work.measure(job, *own, through, attacked_set=AttackedSet(record, fresh.images))
     assert again is None and 1_000 < evaluation.attack_seconds < 1_060
     assert evaluation.provenance["attack_micro_batch"] == 7
 

@@ -18,7 +18,7 @@ def robust_accuracies(precision: str) -> list[float]:
     recipe = Recipe(epochs=2, batch_size=32, inner_steps=1, relative_step=1.0, n_eval=256, precision=precision)
     task = tiny.task("pgd-20", epsilon=0.1)
     jobs = [Job(tiny.network(8), task, recipe, seed) for seed in SEEDS]
-    return [work.measure(job, *work.train(job)).robust_accuracy for job in jobs]
+    return [work.measure(job, *work.train(job))[0].robust_accuracy for job in jobs]
 
 
 @pytest.mark.slow

@@ -237,7 +237,7 @@ def test_a_cell_network_is_trained_and_measured_as_any_other() -> None:
     report, weights = train(job)
     assert not report["diverged"]
     assert report["network"] == job.network.to_dict()
-    evaluation = measure(job, report, weights)
+    evaluation, _ = measure(job, report, weights)
     assert (evaluation.params, evaluation.macs) == (cost(job.network).params, cost(job.network).macs)
     assert evaluation.images == 30
     assert 0 <= evaluation.robust_accuracy <= evaluation.clean_accuracy <= 1

@@ -249,7 +249,7 @@ def test_an_image_that_only_the_attack_sets_right_is_not_robust(recorded: Record
     job = tiny.job(attack_source="teacher", split="test")
     trainings = [recorded.store.load_training(each.training_key) for each in (STUDENT, TEACHER)]
     assert trainings[0] is not None
-    evaluation = work.measure(job, *trainings[0], through=trainings[1])
+    evaluation = work.measure(job, *trainings[0], through=trainings[1])[0]
     assert by_hand(evaluation) == verdicts(student, data.labels, fgsm(teacher, data))
     loss = torch.nn.functional.cross_entropy(attacked, data.labels).item()
     assert evaluation.adversarial_loss == pytest.approx(loss, rel=1e-5)
@@ -281,7 +281,7 @@ def test_attack_of_the_test_split_uses_a_balanced_part_of_it(recorded: Recorded)
     everything = tiny.job(split="test")
     training = recorded.store.load_training(STUDENT.training_key)
     assert training is not None
-    whole = work.measure(everything, *training)
+    whole, _ = work.measure(everything, *training)
     assert whole.images == 240
     assert recorded.evaluations[TEST_SPLIT].images == 50
     assert by_hand(whole) != by_hand(recorded.evaluations[TEST_SPLIT])
@@ -313,7 +313,7 @@ def test_a_diverged_training_is_flagged_and_counts_as_never_right(case: str, tmp
 def test_a_diverged_teacher_gives_no_attack(recorded: Recorded) -> None:
     training = recorded.store.load_training(STUDENT.training_key)
     assert training is not None
-    evaluation = work.measure(TRANSFER, *training, through=({"diverged": True, "seconds": 0.0}, b""))
+    evaluation, _ = work.measure(TRANSFER, *training, through=({"diverged": True, "seconds": 0.0}, b""))
     assert evaluation.zero_perturbations == 1.0 and not evaluation.diverged
     assert evaluation.robust_accuracy == evaluation.clean_accuracy > 0.0
     with pytest.raises(ValueError, match="through must be the teacher's training"):

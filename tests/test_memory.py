@@ -231,10 +231,10 @@ def test_a_divided_attack_is_the_same_attack(attack: str, folded: bool) -> None:
 def test_the_engine_goes_on_with_fewer_images_and_says_so() -> None:
     job = tiny.job(attack="pgd-2")
     training = work.train(job)
-    expected = work.measure(job, *training)
+    expected = work.measure(job, *training)[0]
     assert "attack_micro_batch" not in expected.provenance and training[0]["micro_batch"] is None
     with room_for(10), pytest.warns(MemoryWarning):
-        found = work.measure(job, *training)
+        found = work.measure(job, *training)[0]
     assert found.provenance == {**expected.provenance, "attack_micro_batch": 7}  # 30 to 15 to 7
     assert (found.robust, found.clean_accuracy) == (expected.robust, expected.clean_accuracy)
     assert found.lips == pytest.approx(expected.lips, rel=1e-2, abs=1e-3)

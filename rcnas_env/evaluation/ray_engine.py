@@ -95,8 +95,8 @@ class RayEvaluator(TrainedEvaluator):
 def _measure(
     job: Job, own: Training, through: Training | None, device: str, folder: str | None, attacked: AttackedSet | None
 ) -> tuple[Evaluation, AttackedSet | None]:
-    """`work.measure_and_share` with each training as one argument, as it lies in the object store."""
-    return work.measure_and_share(job, *own, through, device, folder, attacked)
+    """`work.measure` with each training as one argument, as it lies in the object store."""
+    return work.measure(job, *own, through, device, folder, attacked)
 
 
 def _check(num_gpus: float | None, address: str | None, modules: Sequence[str]) -> None:

@@ -172,9 +172,7 @@ class TrainedEvaluator:
             return self._submit(work.train, job, self.device)
         through = schedule.training(job.source_job) if job.source_job else None
         folder, attacked = getattr(self.store, "progress_folder", None), schedule.attacked_set(job)
-        return self._submit(
-            work.measure_and_share, job, *schedule.training(job), through, self.device, folder, attacked
-        )
+        return self._submit(work.measure, job, *schedule.training(job), through, self.device, folder, attacked)
 
     def _submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Run a call in a worker process, or here and now where there are none."""

@@ -122,7 +122,7 @@ def measure(
     device: str = "cpu",
     progress_folder: str | None = None,
     attacked_set: AttackedSet | None = None,
-) -> Evaluation:
+) -> tuple[Evaluation, AttackedSet | None]:
     """Attack the job's trained network and measure it.
 
     Args:
@@ -136,25 +136,13 @@ def measure(
         attacked_set: the images as attacked through the teacher before, for this or another student of it.
 
     Returns:
-        Its `attack_seconds` are what the attack and the measurement take, whoever attacked the images first. Where
-        memory ran out its provenance holds `training_micro_batch` or `attack_micro_batch`, see `MicroBatch`.
+        (evaluation, images that were attacked here and that the teacher's other students share; None where there are
+        none). Its `attack_seconds` are what the attack and the measurement take, whoever attacked the images first.
+        Where memory ran out its provenance holds `training_micro_batch` or `attack_micro_batch`, see `MicroBatch`.
 
     Raises:
         NoRoomError: memory does not suffice for one image.
     """
-    return measure_and_share(job, report, weights, through, device, progress_folder, attacked_set)[0]
-
-
-def measure_and_share(
-    job: Job,
-    report: dict[str, Any],
-    weights: bytes,
-    through: tuple[dict[str, Any], bytes] | None = None,
-    device: str = "cpu",
-    progress_folder: str | None = None,
-    attacked_set: AttackedSet | None = None,
-) -> tuple[Evaluation, AttackedSet | None]:
-    """`measure`, and the images where they were attacked here, for the teacher's other students; None else."""
     if report["diverged"]:
         return _diverged(job, report, device), None
     _require_unchanged(job)

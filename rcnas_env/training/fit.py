@@ -234,9 +234,8 @@ def fit(
     pixels, labels = data.pixels.to(device), data.labels.to(device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     order = torch.Generator().manual_seed(derive_seed(seed, "order"))
-    noise, crops = (
-        torch.Generator(device).manual_seed(derive_seed(seed, of)) for of in ("inner start", "augmentation")
-    )
+    noise = torch.Generator(device).manual_seed(derive_seed(seed, "inner start"))
+    crops = torch.Generator(device).manual_seed(derive_seed(seed, "augmentation"))
     trainer = Trainer(model, recipe, epsilon, noise, extra_loss)
     last_batch_is_single = len(labels) % recipe.batch_size == 1
     steps_per_epoch = math.ceil(len(labels) / recipe.batch_size) - last_batch_is_single
